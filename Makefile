@@ -1,0 +1,41 @@
+# `make demo` and `make test` need Python 3.11 or later and nothing else.
+
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+PORT ?= 5000
+TTL ?= 7200
+
+.PHONY: demo test test-all lint mutants bench docs clean
+
+demo: $(VENV)/installed
+	@TTL=$(TTL) PORT=$(PORT) $(BIN)/python examples/quickstart
+
+test: lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: lint mutants
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+mutants: $(VENV)/tested
+	$(BIN)/python -m tests.mutants
+
+bench docs: $(VENV)/tested
+	@echo "make $@: nothing there yet"; exit 1
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[test]"
+	@touch $@

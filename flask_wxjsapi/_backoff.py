@@ -1,0 +1,92 @@
+"""The pause after a failed call: how long, and how processes tell each other."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from ._credential import CLOCK_SKEW
+from .errors import TransportError, WeChatAPIError, WxJsApiError, reaction
+
+# One second doubling to a minute, so that a short outage heals soon; and after half an hour of
+# nothing but failures 400 s, so that a day-long one costs fewer than 300 calls.
+_SHORT, _LONG, _LONG_AFTER = 60.0, 400.0, 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackOff:
+    """The pause after a failure. All processes share it through the store."""
+
+    failures: int
+    since: float
+    delay: float
+    retry_at: float
+    error: WxJsApiError
+
+    @classmethod
+    def after(
+        cls, error: WxJsApiError, last: BackOff | None, now: float, rng: random.Random
+    ) -> BackOff:
+        """The back-off that a failure brings, given the one before it.
+
+        :param now: Unix time in seconds.
+        """
+        failures, since = (last.failures + 1, last.since) if last else (1, now)
+        asked = reaction(error.errcode) if isinstance(error, WeChatAPIError) else None
+        if asked is not None and asked.hold:
+            delay = asked.hold
+        else:
+            cap = _SHORT if now - since < _LONG_AFTER else _LONG
+            delay = min(cap, 2.0 ** min(failures - 1, 10)) * rng.uniform(0.75, 1)
+            if asked is not None and asked.until_minute:
+                delay = max(delay, 60 - now % 60)
+        return cls(failures, since, delay, now + delay, error)
+
+    @property
+    def note_life(self) -> float:
+        """Seconds to keep it in the store: an hour beyond its end, then all is forgotten."""
+        return self.delay + 3600
+
+    @property
+    def cause(self) -> object:
+        """What tells one failure from another: errmsg has a new request id every time."""
+        return getattr(self.error, "errcode", None) or str(self.error)
+
+    def blocks(self, now: float) -> bool:
+        # One that seems further off than its own delay was written before a clock was put back.
+        return 0 < self.retry_at - now <= self.delay + CLOCK_SKEW
+
+    def to_note(self, digest: str) -> dict[str, Any]:
+        note: dict[str, Any] = {
+            "failures": self.failures,
+            "since": self.since,
+            "delay": self.delay,
+            "retry_at": self.retry_at,
+            "digest": digest,
+            "message": str(self.error),
+        }
+        if isinstance(self.error, WeChatAPIError):
+            note |= {"errcode": self.error.errcode, "errmsg": self.error.errmsg}
+        return note
+
+    @classmethod
+    def from_note(cls, note: dict[str, Any], digest: str) -> BackOff | None:
+        """The back-off of a note; None for one of other settings or that is none of ours."""
+        if note.get("digest") != digest:
+            return None
+        try:
+            error: WxJsApiError
+            if "errcode" in note:
+                error = WeChatAPIError(int(note["errcode"]), str(note["errmsg"]))
+            else:
+                error = TransportError(str(note["message"]))
+            since, delay, retry_at = (float(note[key]) for key in ("since", "delay", "retry_at"))
+            return cls(int(note["failures"]), since, delay, retry_at, error)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+
+
+def by_retry_at(back_off: BackOff) -> float:
+    """A sort key: the one that lasts longest comes last."""
+    return back_off.retry_at

@@ -1,0 +1,229 @@
+"""The settings: every ``WXJSAPI_*`` key is read and checked here, once, into one frozen object."""
+
+from __future__ import annotations
+
+import difflib
+import hmac
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from werkzeug.utils import import_string
+
+from ._client import is_loopback
+
+WECHAT_URL = "https://api.weixin.qq.com"
+SANDBOX = "sandbox"
+_JSSDK_URL = "https://res.wx.qq.com/open/js/jweixin-1.6.0.js"
+_APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one account; the fields are the keys in lower case, without the prefix."""
+
+    name: str
+    app_id: str
+    app_secret: str = field(repr=False)
+    platform: str
+    api_base_url: str
+    token_endpoint: str
+    access_token_provider: Callable[..., Any] | None = field(repr=False)
+    ticket_server: Any = field(repr=False)
+    cache: dict[str, Any] = field(repr=False)
+    refresh_ahead: float
+    refresh_timeout: float
+    sync_interval: float
+    background_refresh: bool | None
+    js_api_list: tuple[str, ...]
+    open_tag_list: tuple[str, ...]
+    debug: bool
+    jssdk_url: str
+    public_origin: str | None
+
+    @classmethod
+    def load(cls, config: Mapping[str, Any], name: str = "default") -> Settings:
+        """Read an account's keys from an app's config.
+
+        :param name: the account; any but ``"default"`` puts its name before the keys.
+        :raises RuntimeError: for a value that cannot be right; it quotes the key, never a secret.
+        """
+        prefix = key_prefix(name)
+        _warn_of_unknown(config, prefix)
+        values: dict[str, Any] = {}
+        for key, (read, default) in _KEYS.items():
+            value = config.get(prefix + key, default)
+            try:
+                values[key.lower()] = None if value is None else read(value)
+            except (ValueError, TypeError, ImportError) as error:
+                problem = str(error)
+            else:
+                continue
+            raise RuntimeError(f"{prefix}{key} {problem}")
+        if values["app_id"] is None:
+            raise RuntimeError(f"{prefix}APP_ID is not set: it is the account's AppID (wx…).")
+        if values["app_secret"] is None:
+            # Not needed where somebody else provides what would be fetched with it.
+            if values["access_token_provider"] is None and values["ticket_server"] is None:
+                raise RuntimeError(
+                    f"{prefix}APP_SECRET is not set: it stands beside the AppID in the WeChat "
+                    "console. Without an account, set "
+                    f'{prefix}API_BASE_URL = "sandbox" and any secret.'
+                )
+            values["app_secret"] = ""
+        return cls(name=name, **values)
+
+    @property
+    def digest(self) -> str:
+        """A keyed digest of what decides whether WeChat accepts us: never the secret itself."""
+        text = "\n".join((self.app_id, self.api_base_url, self.token_endpoint))
+        return hmac.new(self.app_secret.encode(), text.encode(), "sha256").hexdigest()[:32]
+
+
+def key_prefix(name: str) -> str:
+    """What an account's keys start with: ``WXJSAPI_``, or ``SHOP_WXJSAPI_`` for ``"shop"``."""
+    return "WXJSAPI_" if name == "default" else f"{name.upper()}_WXJSAPI_"
+
+
+def _warn_of_unknown(config: Mapping[str, Any], prefix: str) -> None:
+    for key in config:
+        if key.startswith(prefix) and key.removeprefix(prefix) not in _KEYS:
+            near = difflib.get_close_matches(key.removeprefix(prefix), _KEYS, n=1)
+            hint = f" Do you mean {prefix}{near[0]}?" if near else ""
+            warnings.warn(f"{key} is not a key of Flask-WxJsApi.{hint}", stacklevel=4)
+
+
+# -- readers: each returns the checked value or raises ValueError with "must be …" --------------
+
+
+def _secret(value: object) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError(
+            "must be a string, but is a number: app.config.from_prefixed_env() reads digits as "
+            "JSON. Quote it twice in the environment, as in "
+            "FLASK_WXJSAPI_APP_SECRET='\"0123456789\"'."
+        )
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a string that is not empty")
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("must have no spaces, line ends or other characters a secret never has")
+    return value
+
+
+def _app_id(value: object) -> str:
+    if isinstance(value, str) and _APP_ID.fullmatch(value):
+        return value
+    raise ValueError(
+        f"must be a string of letters, digits, - and _, got {value!r}. (A number in the "
+        "environment needs quotes inside its quotes: '\"123\"'.)"
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError(f"must be a string that is not empty, got {value!r}")
+
+
+def _choice(*choices: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if isinstance(value, str) and value in choices:
+            return value
+        raise ValueError(f"must be {' or '.join(map(repr, choices))}, got {value!r}")
+
+    return read
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"must be True or False, got {value!r}")
+
+
+def _seconds(least: float) -> Callable[[object], float]:
+    def read(value: Any) -> float:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and least <= value <= 86400:
+            return float(value)
+        raise ValueError(f"must be a number of seconds from {least:g} to 86400, got {value!r}")
+
+    return read
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if isinstance(value, (list, tuple)) and all(isinstance(name, str) and name for name in value):
+        return tuple(value)
+    raise ValueError(f"must be a list of names (in the environment a JSON list), got {value!r}")
+
+
+def _base_url(value: object) -> str:
+    url = _text(value).rstrip("/")
+    parts = urlsplit(url)
+    if url == SANDBOX:
+        return url
+    if not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(f'must be a URL such as {WECHAT_URL} or "sandbox", got {value!r}')
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)):
+        return url
+    raise ValueError(f"must be https (or http on this machine): it carries secrets. Got {value!r}")
+
+
+def _origin(value: object) -> str:
+    url = _text(value).rstrip("/")
+    parts = urlsplit(url)
+    is_origin = url in (f"http://{parts.netloc}", f"https://{parts.netloc}")
+    if is_origin and parts.hostname and url.isascii() and "@" not in url:
+        return url
+    raise ValueError(f"must be scheme and host, such as https://example.com, got {value!r}")
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if isinstance(value, Mapping) and all(str(key).startswith("CACHE_") for key in value):
+        return dict(value)
+    raise ValueError("must be a dict of Flask-Caching's CACHE_* keys")
+
+
+def _provider(value: object) -> Any:
+    provider: Any = import_string(_dotted(value)) if isinstance(value, str) else value
+    if callable(provider):
+        return provider
+    raise ValueError(f"must be a callable or the dotted path of one, got {value!r}")
+
+
+def _server(value: object) -> Any:
+    server = import_string(_dotted(value)) if isinstance(value, str) else value
+    for method in ("find", "save"):
+        if not callable(getattr(server, method, None)):
+            raise ValueError(
+                "must be a class or object with find(key) and save(key, credential), or its "
+                f'dotted path "package.module:Class", got {value!r}'
+            )
+    return server
+
+
+def _dotted(path: str) -> str:
+    return path.replace(":", ".")
+
+
+_KEYS: dict[str, tuple[Callable[[Any], Any], Any]] = {
+    "APP_ID": (_app_id, None),
+    "APP_SECRET": (_secret, None),
+    "PLATFORM": (_choice("offiaccount"), "offiaccount"),
+    "API_BASE_URL": (_base_url, WECHAT_URL),
+    "TOKEN_ENDPOINT": (_choice("stable_token", "token"), "stable_token"),
+    "ACCESS_TOKEN_PROVIDER": (_provider, None),
+    "TICKET_SERVER": (_server, None),
+    "CACHE": (_mapping, {}),
+    "REFRESH_AHEAD": (_seconds(0), 200),
+    "REFRESH_TIMEOUT": (_seconds(0.1), 10),
+    "SYNC_INTERVAL": (_seconds(0.1), 5),
+    "BACKGROUND_REFRESH": (_flag, None),
+    "JS_API_LIST": (_names, ()),
+    "OPEN_TAG_LIST": (_names, ()),
+    "DEBUG": (_flag, False),
+    "JSSDK_URL": (_text, _JSSDK_URL),
+    "PUBLIC_ORIGIN": (_origin, None),
+}

@@ -1,0 +1,402 @@
+"""The Flask extension: wiring, per-app state and the public methods."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
+from urllib.parse import urlsplit
+
+from blinker import Namespace
+from flask import Flask, current_app, has_request_context, request
+from flask.ctx import AppContext
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+from . import _config
+from ._client import TokenProvider, Upstream, WeChat, describe
+from ._config import Settings
+from ._credential import ACCESS_TOKEN
+from ._provider import Provider, Status
+from ._server import CacheServer, CacheSettings, Store, TicketServer
+from ._signature import sign
+from ._url import page_url
+from ._worker import Worker
+from .errors import TicketUnavailable
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+_SCRIPT_TIMEOUT = 2.0  # seconds a page waits for its ticket before it renders without
+_LEASE_EXTRA = 5.0  # seconds a lease lives longer than the renewal it covers
+_SHARE_FIELDS = ("title", "desc", "link", "imgUrl")
+_SHARE_APIS = ("updateAppMessageShareData", "updateTimelineShareData")
+
+_signals = Namespace()
+
+#: Sent after a renewal by this process. The sender is the app; the arguments are ``account``,
+#: ``kind`` and ``expires_at`` (Unix time in seconds). A value is never sent.
+ticket_refreshed = _signals.signal("wxjsapi-ticket-refreshed")
+
+#: Sent after a renewal that failed, with ``account``, ``kind`` and ``error``.
+ticket_refresh_failed = _signals.signal("wxjsapi-ticket-refresh-failed")
+
+_SIGNALS = {"refreshed": ticket_refreshed, "failed": ticket_refresh_failed}
+
+
+class WxConfig(TypedDict):
+    """The argument of ``wx.config``; ``timestamp`` is Unix time in seconds."""
+
+    debug: bool
+    appId: str
+    timestamp: int
+    nonceStr: str
+    signature: str
+    jsApiList: list[str]
+    openTagList: list[str]
+    beta: NotRequired[bool]
+
+
+@dataclass
+class _State:
+    """What the extension keeps for one app."""
+
+    settings: Settings
+    provider: Provider
+    worker: Worker
+    script_failed: bool = False
+
+
+class WxJsApi:
+    """Keeps an account's ``jsapi_ticket`` fresh and signs pages with it.
+
+    :param app: the app to register with, or None to call :meth:`init_app` later.
+    :param name: the account, if not the only one; ``"shop"`` reads the keys
+        ``SHOP_WXJSAPI_*`` and adds ``shop_wx_config`` and ``shop_wx_script`` to Jinja.
+    """
+
+    def __init__(self, app: Flask | None = None, *, name: str = "default") -> None:
+        if not _NAME.fullmatch(name):
+            raise RuntimeError(f"name must be a lower-case identifier such as 'shop', got {name!r}")
+        self.name = name
+        self._states: weakref.WeakKeyDictionary[Flask, _State] = weakref.WeakKeyDictionary()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Register with an app. Opens no connection and starts no thread.
+
+        :raises RuntimeError: for a setting that cannot be right, and for a second registration.
+        """
+        registered: dict[str, WxJsApi] = app.extensions.setdefault("wxjsapi", {})
+        if self.name in registered:
+            raise RuntimeError(
+                f"A WxJsApi named {self.name!r} is registered with this app already: call "
+                "init_app() once, or give a second account its own name=."
+            )
+        settings = Settings.load(app.config, self.name)
+        if settings.api_base_url == _config.SANDBOX and not (app.debug or app.testing):
+            raise RuntimeError(
+                f'{_config.key_prefix(self.name)}API_BASE_URL = "sandbox" is for development: it '
+                "needs debug or testing mode, set before init_app(). (flask run --debug does.)"
+            )
+        state = _build(app, settings)
+        self._states[app] = state
+        registered[self.name] = self
+
+        def keep_warm() -> None:
+            state.worker.ensure()
+
+        app.before_request(keep_warm)
+        scope = "" if self.name == "default" else f"{self.name}_"
+        app.add_template_global(self.config, f"{scope}wx_config")
+        app.add_template_global(self.script, f"{scope}wx_script")
+
+    # -- in a view -----------------------------------------------------------------------------
+
+    @property
+    def ticket(self) -> str:
+        """A valid ``jsapi_ticket``. Costs no I/O while this process holds one.
+
+        :raises TicketUnavailable: when none can be had; a 503 if nobody catches it.
+        """
+        return self._state().provider.get().value
+
+    @property
+    def access_token(self) -> str:
+        """A valid ``access_token``, for other WeChat libraries in the same app.
+
+        :raises TicketUnavailable: when none can be had.
+        """
+        return self._state().provider.get(ACCESS_TOKEN).value
+
+    def config(
+        self,
+        js_api_list: Iterable[str] | None = None,
+        *,
+        open_tag_list: Iterable[str] | None = None,
+        debug: bool | None = None,
+        url: str | None = None,
+    ) -> WxConfig:
+        """The argument of ``wx.config`` for a page. Also the Jinja global ``wx_config``.
+
+        :param js_api_list: the JS-SDK functions the page uses; by default JS_API_LIST.
+        :param open_tag_list: the open tags (开放标签) it uses; by default OPEN_TAG_LIST.
+        :param debug: let the JS-SDK show its results in alerts; by default DEBUG.
+        :param url: the page's URL; by default the current request's, as the browser has it.
+            A hash is cut off.
+        :raises TicketUnavailable: when there is no ticket.
+        """
+        state = self._state()
+        return _signed(state, state.provider.get().value, js_api_list, open_tag_list, debug, url)
+
+    def script(
+        self,
+        js_api_list: Iterable[str] | None = None,
+        *,
+        share: Mapping[str, str] | None = None,
+        nonce: str | None = None,
+        url: str | None = None,
+    ) -> Markup:
+        """The script tags for a page. Also the Jinja global ``wx_script``.
+
+        The first loads the JS-SDK, the second calls ``wx.config``. A page does not fail because
+        WeChat does: without a ticket the second one warns in the browser's console instead.
+
+        :param js_api_list: as for :meth:`config`.
+        :param share: ``title``, ``desc``, ``link`` and ``imgUrl`` of the card a share makes, for
+            friends and for Moments; ``link`` is the page's own URL if left out.
+        :param nonce: of the page's Content-Security-Policy.
+        :param url: as for :meth:`config`.
+        """
+        state = self._state()
+        names = list(state.settings.js_api_list) if js_api_list is None else _names(js_api_list)
+        if share is not None:
+            _check_share(share)
+            names += [name for name in _SHARE_APIS if name not in names]
+        url = _page(state.settings, url)
+        try:
+            ticket = state.provider.get(timeout=_SCRIPT_TIMEOUT).value
+        except TicketUnavailable as error:
+            if not state.script_failed:
+                state.script_failed = True
+                logger.warning("Pages render without wx.config: %s", error.__cause__ or error)
+            body = Markup(
+                'window.console&&console.warn("wx.config was not called: the server has no '
+                'WeChat ticket at the moment.");'
+            )
+        else:
+            state.script_failed = False
+            config = _signed(state, ticket, names, None, None, url)
+            body = Markup("wx.config(%s);") % htmlsafe_json_dumps(config)
+            if share is not None:
+                body += _share_script({"link": url, **share})
+            body = Markup("if(window.wx){%s}") % body
+        attribute = Markup(' nonce="%s"') % nonce if nonce else Markup()
+        return Markup('<script src="%s"%s></script>\n<script%s>%s</script>') % (
+            state.settings.jssdk_url,
+            attribute,
+            attribute,
+            body,
+        )
+
+    # -- for the operator ------------------------------------------------------------------------
+
+    def refresh(self) -> str:
+        """Renew the ticket now, for the whole cluster, in spite of a back-off.
+
+        Within 10 s of the cluster's last ``refresh()``, successful or not, it only returns
+        what there is.
+
+        :returns: the ticket.
+        :raises WxJsApiError: what went wrong: a ``WeChatAPIError`` or a ``TransportError``.
+        """
+        return self._state().provider.refresh().value
+
+    def status(self) -> Status:
+        """What this process knows of the ticket. Asks the store where no thread does so, and
+        never WeChat.
+        """
+        state = self._state()
+        return state.provider.status(look=not state.worker.ensure())
+
+    def start(self, app: Flask) -> None:
+        """Start the background thread of this process now, before the first request.
+
+        Call it where a worker process begins, such as gunicorn's ``post_worker_init``.
+        """
+        self._state_of(app).worker.start()
+
+    def close(self, app: Flask) -> None:
+        """Stop the background thread of this process; a caller renews from then on."""
+        self._state_of(app).worker.stop()
+
+    def _state(self) -> _State:
+        try:
+            app = current_app._get_current_object()  # type: ignore[attr-defined]  # LocalProxy
+        except RuntimeError:
+            app = None
+        if app is None:
+            raise RuntimeError(
+                "WxJsApi was used outside an application context: use it in a view or template, "
+                "or inside 'with app.app_context():'."
+            )
+        return self._state_of(app)
+
+    def _state_of(self, app: Flask) -> _State:
+        state = self._states.get(app)
+        if state is None:
+            raise RuntimeError(
+                f"This WxJsApi (name={self.name!r}) is not registered with the current app: call "
+                "wxjsapi.init_app(app) where the app is made."
+            )
+        return state
+
+
+# -- wiring ----------------------------------------------------------------------------------------
+
+
+def _build(app: Flask, settings: Settings) -> _State:
+    app_ref = weakref.ref(app)
+
+    def the_app() -> Flask:
+        app = app_ref()
+        if app is None:
+            raise RuntimeError("the app is gone")
+        return app
+
+    def context() -> AppContext:
+        return the_app().app_context()
+
+    def notify(event: str, facts: dict[str, Any]) -> None:
+        app = the_app()
+        signal = _SIGNALS[event]
+        for receiver in signal.receivers_for(app):
+            try:
+                receiver(app, account=settings.name, **facts)
+            except Exception as error:
+                logger.error("A receiver of %s raised %s.", signal.name, describe(error))
+
+    def base_url() -> str:
+        if settings.api_base_url != _config.SANDBOX:
+            return settings.api_base_url
+        from .sandbox import embedded
+
+        sandbox = embedded()
+        sandbox.add_account(settings.app_id, settings.app_secret)
+        return sandbox.url
+
+    caches = CacheSettings(app.config, settings.cache)
+
+    def open_cache() -> CacheServer:
+        return caches.open(the_app())
+
+    def open_tickets() -> TicketServer:
+        server = settings.ticket_server
+        made: TicketServer = server() if isinstance(server, type) else server
+        return made
+
+    def open_store() -> Store:
+        # Braces: a Redis Cluster keeps what has the same text in them on one node.
+        account = f"{urlsplit(base_url()).netloc}/{settings.app_id}"
+        return Store(
+            open_cache,
+            open_tickets if settings.ticket_server is not None else None,
+            prefix=f"wxjsapi:{{{account}}}:",
+            lease_life=settings.refresh_timeout + _LEASE_EXTRA,
+        )
+
+    def is_enabled() -> bool:
+        wanted = settings.background_refresh
+        return not the_app().testing if wanted is None else wanted
+
+    upstream: Upstream = WeChat(
+        base_url,
+        settings.app_id,
+        settings.app_secret,
+        stable=settings.token_endpoint == "stable_token",
+    )
+    if settings.access_token_provider is not None:
+        upstream = TokenProvider(upstream, settings.access_token_provider)
+    provider = Provider(
+        upstream,
+        open_store,
+        name=settings.name,
+        digest=settings.digest,
+        refresh_ahead=settings.refresh_ahead,
+        refresh_timeout=settings.refresh_timeout,
+        sync_interval=settings.sync_interval,
+        background=lambda: state.worker.ensure(),
+        context=context,
+        notify=notify,
+    )
+    state = _State(settings, provider, Worker(provider, settings.name, is_enabled))
+    return state
+
+
+# -- signing ---------------------------------------------------------------------------------------
+
+
+def _signed(
+    state: _State,
+    ticket: str,
+    js_api_list: Iterable[str] | None,
+    open_tag_list: Iterable[str] | None,
+    debug: bool | None,
+    url: str | None,
+) -> WxConfig:
+    settings = state.settings
+    noncestr = secrets.token_hex(8)
+    timestamp = int(time.time())
+    page = _page(settings, url)
+    return {
+        "debug": settings.debug if debug is None else debug,
+        "appId": settings.app_id,
+        "timestamp": timestamp,
+        "nonceStr": noncestr,
+        "signature": sign(ticket=ticket, noncestr=noncestr, timestamp=timestamp, url=page),
+        "jsApiList": list(settings.js_api_list) if js_api_list is None else _names(js_api_list),
+        "openTagList": (
+            list(settings.open_tag_list) if open_tag_list is None else _names(open_tag_list)
+        ),
+    }
+
+
+def _page(settings: Settings, url: str | None) -> str:
+    """The URL to sign: the one given or the current request's."""
+    if url is not None:
+        if not url.startswith(("https://", "http://")):
+            raise RuntimeError(f"url must be the page's whole URL, with its scheme, got {url!r}")
+        return url.partition("#")[0]
+    if not has_request_context():
+        raise RuntimeError("Outside a request there is no page to sign: pass url=.")
+    return page_url(request.environ, settings.public_origin)
+
+
+def _names(names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):
+        raise RuntimeError(f"Expected a list of names, got the string {names!r}: write [{names!r}]")
+    return list(names)
+
+
+def _check_share(share: Mapping[str, str]) -> None:
+    for name, value in share.items():
+        if name not in _SHARE_FIELDS:
+            raise RuntimeError(f"share has no field {name!r}; it has {', '.join(_SHARE_FIELDS)}.")
+        if not isinstance(value, str):
+            raise RuntimeError(f"share's {name} must be a string, got {value!r}")
+
+
+def _share_script(share: Mapping[str, str]) -> Markup:
+    moments = {name: value for name, value in share.items() if name != "desc"}
+    return Markup("wx.ready(function(){wx.%s(%s);wx.%s(%s);});") % (
+        _SHARE_APIS[0],
+        htmlsafe_json_dumps(dict(share)),
+        _SHARE_APIS[1],
+        htmlsafe_json_dumps(moments),
+    )

@@ -1,0 +1,467 @@
+"""Ticket servers: where credentials are kept for every process of a service."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flask_caching import Cache, backends
+from werkzeug.utils import import_string
+
+from ._client import describe
+from ._credential import ACCESS_TOKEN, Credential
+from ._lease import FileLease, Lease, LocalLease, RedisLease, host_directory, private_directory
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class TicketServer(ABC):
+    """Keeps tickets where the user wants them. Both methods run in an application context.
+
+    An exception from any of them is logged with the class's name and treated as a store that
+    is down: the pages go on with the ticket the process holds.
+    """
+
+    @abstractmethod
+    def find(self, key: str) -> Credential | None:
+        """The ticket last saved under a key, expired or not; None if there is none.
+
+        :param key: at most 200 printable characters; names account and kind.
+        """
+
+    @abstractmethod
+    def save(self, key: str, credential: Credential) -> None:
+        """Keep a ticket under a key, in place of the one before: all of it, or nothing.
+
+        :param key: as for :meth:`find`.
+        :param credential: all four fields must come back from :meth:`find`.
+        """
+
+    def lock(self, key: str) -> Lease | None:
+        """An object with ``acquire(blocking=False) -> bool`` and ``release()``, if there is one.
+
+        Without it a file on this host does, which is one more upstream call per further host.
+        Its hold must end when its holder dies, at the latest some seconds after.
+
+        :param key: as for :meth:`find`.
+        """
+        return None
+
+
+class _JSONSerializer:
+    """What a cachelib backend calls to write and read a value: JSON and nothing else.
+
+    Pickle, the default there, runs code for whoever can write to the store.
+    """
+
+    def dumps(self, value: Any) -> bytes:
+        return json.dumps(value).encode()
+
+    def loads(self, data: bytes | None) -> Any:
+        return None if data is None else json.loads(data)
+
+    def dump(self, value: Any, file: Any) -> None:
+        file.write(self.dumps(value))
+
+    def load(self, file: Any) -> Any:
+        return self.loads(file.read())
+
+
+class CacheServer(TicketServer):
+    """A Flask-Caching backend as a ticket server; it keeps the notes of the engine as well.
+
+    :param backend: the backend object, used by nobody else.
+    :param directory: the private directory of a FileSystemCache.
+    """
+
+    def __init__(self, backend: Any, *, directory: Path | None = None) -> None:
+        self._backend = backend
+        self._directory = directory
+        self._damaged: set[str] = set()
+        self._local = threading.Lock()
+        # A backend with a serializer gets ours. One without it (memcached) is given text.
+        self._as_text = not hasattr(backend, "serializer")
+        if not self._as_text:
+            backend.serializer = _JSONSerializer()
+        self._client = getattr(backend, "_write_client", None)
+        if self._client is not None:
+            # Sentinel reads go to a replica, which may not have what was just written.
+            backend._read_client = self._client
+
+    @property
+    def is_private(self) -> bool:
+        """Whether other processes cannot see what is kept here."""
+        return type(self._backend).__name__ == "SimpleCache"
+
+    def find(self, key: str) -> Credential | None:
+        record = self.read(key)
+        if record is None:
+            return None
+        try:
+            return Credential.from_dict(record)
+        except ValueError as error:
+            self._report_damage(key, str(error))
+            return None
+
+    def save(self, key: str, credential: Credential) -> None:
+        # A minute more than its life: expires_at decides, never the backend's idea of time.
+        life = credential.expires_at - credential.issued_at + 60
+        self.write(key, credential.to_dict(), life)
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        """The JSON object under a key; None for none and for anything else that lies there."""
+        self._prepare()
+        try:
+            value = self._backend.get(key)
+            if isinstance(value, (str, bytes)):
+                value = json.loads(value)
+        except Exception as error:
+            if not _is_damage(error):
+                raise
+            self._report_damage(key, describe(error))
+            return None
+        if value is not None and not isinstance(value, dict):
+            self._report_damage(key, f"{type(value).__name__} instead of an object")
+            return None
+        return value
+
+    def write(self, key: str, value: dict[str, Any], life: float) -> None:
+        """Keep a JSON object for some seconds.
+
+        :raises OSError: when the backend says that it did not.
+        """
+        self._prepare()
+        data = json.dumps(value) if self._as_text else value
+        if self._backend.set(key, data, timeout=math.ceil(life)) is False:
+            raise OSError("the cache did not take it")
+        self._damaged.discard(key)
+
+    def delete(self, key: str) -> None:
+        self._backend.delete(key)
+
+    def lease(self, key: str, life: float) -> Lease:
+        """The lease this backend can give, else a file's on this host."""
+        if self._client is not None:
+            return RedisLease(self._client, f"{self._backend._get_prefix()}{key}", life)
+        if self.is_private:
+            return LocalLease(self._local)
+        return self.host_lease(key)
+
+    def host_lease(self, key: str) -> Lease:
+        """A lease for the processes of this host."""
+        directory = self._directory or host_directory()
+        self._prepare()
+        # The suffix keeps it out of cachelib's listing, and so out of clear() and eviction.
+        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in key)
+        return FileLease(directory / f"{name}{CACHELIB_SKIPS}")
+
+    def _prepare(self) -> None:
+        """Before a directory is used: it is there, it is ours, and all in it can be read.
+
+        A file of another user (a command once run as root) would hold cachelib up for 16 s.
+        """
+        if self._directory is None:
+            return
+        private_directory(self._directory)
+        for entry in os.scandir(self._directory):
+            if not os.access(entry, os.R_OK | os.W_OK):
+                os.unlink(entry)
+
+    def _report_damage(self, key: str, problem: str) -> None:
+        if key not in self._damaged:
+            self._damaged.add(key)
+            logger.warning(
+                "The record under %s is damaged (%s); it counts as absent and is replaced.",
+                key,
+                problem,
+                extra={"wxjsapi": {"event": "record_damaged", "key": key}},
+            )
+
+
+#: cachelib passes over files that end like this when it lists, clears and evicts.
+CACHELIB_SKIPS = ".__wz_cache"
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an exception from a read tells of the value rather than of the store."""
+    return isinstance(
+        error, (ValueError, TypeError, LookupError, AttributeError, EOFError, ImportError)
+    ) or str(error).startswith("WRONGTYPE")
+
+
+class CacheSettings:
+    """How to build the private cache: the app's ``CACHE_*`` keys with changes of our own.
+
+    :param config: the app's config.
+    :param overrides: ``WXJSAPI_CACHE``.
+    :raises RuntimeError: for a backend that cannot be, quoting the key.
+    """
+
+    def __init__(self, config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+        merged = {key: config[key] for key in config if key.startswith("CACHE_")} | dict(overrides)
+        name = merged.get("CACHE_TYPE") or "NullCache"
+        name = _OLD_NAMES.get(name, name)
+        if isinstance(name, str) and name.rpartition(".")[2] in ("NullCache", "null"):
+            name = "SimpleCache"
+            logger.info(
+                "CACHE_TYPE is not set: each process keeps its own ticket in memory. Several "
+                "processes share one with CACHE_TYPE FileSystemCache or RedisCache."
+            )
+        self._factory = _imported(name)
+        self.directory: Path | None = None
+        options = dict(merged.get("CACHE_OPTIONS") or {})
+        if self._is_a(backends.FileSystemCache):
+            if not merged.get("CACHE_DIR"):
+                raise RuntimeError("CACHE_DIR is not set, and FileSystemCache needs it.")
+            # Of our own, so that the app's clear() and eviction do not touch it; named so that
+            # cachelib does not stumble over a directory among its files.
+            self.directory = Path(merged["CACHE_DIR"]).absolute() / f"wxjsapi{CACHELIB_SKIPS}"
+            options["mode"] = 0o600
+        elif self._is_a(backends.RedisCache):
+            options = _redis_options(self._is_a(backends.RedisSentinelCache)) | options
+        self._config = merged | {
+            "CACHE_TYPE": name,
+            "CACHE_DIR": self.directory and str(self.directory),
+            "CACHE_THRESHOLD": 0,  # for files: count nothing, evict nothing
+            "CACHE_KEY_PREFIX": "",  # our keys are whole
+            "CACHE_OPTIONS": options,
+            "CACHE_SERIALIZER": None,  # CacheServer brings its own
+        }
+
+    def _is_a(self, backend: type) -> bool:
+        return isinstance(self._factory, type) and issubclass(self._factory, backend)
+
+    def open(self, app: Flask) -> CacheServer:
+        """The cache, connected where its backend connects at once."""
+        if self.directory is not None:
+            private_directory(self.directory)
+        cache = Cache(with_jinja2_ext=False)
+        cache.init_app(app, self._config)
+        # Taken out of the app's dict: what walks through the caches there leaves ours alone.
+        return CacheServer(app.extensions["cache"].pop(cache), directory=self.directory)
+
+
+#: The names that Flask-Caching had before its classes', still found in many a tutorial.
+_OLD_NAMES = {
+    "null": "NullCache",
+    "simple": "SimpleCache",
+    "filesystem": "FileSystemCache",
+    "redis": "RedisCache",
+    "redissentinel": "RedisSentinelCache",
+    "rediscluster": "RedisClusterCache",
+    "memcached": "MemcachedCache",
+}
+
+
+def _imported(name: object) -> Any:
+    path = str(name)
+    try:
+        return import_string(path if "." in path else f"flask_caching.backends.{path}")
+    except ImportError:
+        pass
+    raise RuntimeError(
+        f"CACHE_TYPE is {name!r}, which is not a backend: use SimpleCache, FileSystemCache, "
+        "RedisCache or another of Flask-Caching's, or a dotted path."
+    )
+
+
+def _redis_options(is_sentinel: bool) -> dict[str, Any]:
+    """Give up after a second: by default redis-py holds a call up for up to a minute."""
+    try:
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError:
+        raise RuntimeError(
+            "CACHE_TYPE asks for Redis, but redis-py is not installed: "
+            'pip install "Flask-WxJsApi[redis]"'
+        ) from None
+    options = {
+        "socket_timeout": 1.0,
+        "socket_connect_timeout": 1.0,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if is_sentinel:
+        options |= {f"sentinel_{key}": value for key, value in options.items()}
+    return options
+
+
+class Store:
+    """What one process knows of the shared store, and whether it answers.
+
+    :param make_cache: called once, on first use, for the server that keeps tokens, notes and
+        (without a custom server) tickets.
+    :param make_tickets: the same for the user's own ticket server, if there is one.
+    :param prefix: put before a kind or a name to make a key.
+    :param lease_life: seconds.
+    """
+
+    def __init__(
+        self,
+        make_cache: Callable[[], CacheServer],
+        make_tickets: Callable[[], TicketServer] | None,
+        *,
+        prefix: str,
+        lease_life: float,
+    ) -> None:
+        self.prefix = prefix
+        self.lease_life = lease_life
+        self.has_custom_server = make_tickets is not None
+        self._make: dict[str, Callable[[], Any] | None] = {
+            "cache": make_cache,
+            "tickets": make_tickets,
+        }
+        self._servers: dict[str, Any] = {}
+        self._down: set[str] = set()
+
+    def server(self, part: str) -> Any:
+        """The server behind ``"cache"`` or ``"tickets"``; two threads get the same one."""
+        make = self._make[part]
+        if part not in self._servers and make is not None:
+            self._servers.setdefault(part, make())
+        return self._servers[part]
+
+    def report(self, part: str, error: Exception | None) -> None:
+        """Log when a part goes down and when it is back, and nothing in between."""
+        if (error is not None) == (part in self._down):
+            return
+        extra = {"event": "store_down" if error else "store_up", "store": part}
+        name = self._name(part)
+        if error is not None:
+            self._down.add(part)
+            logger.warning(
+                "%s does not work (%s). Pages go on with the ticket this process holds.",
+                name,
+                _reason(error),
+                extra={"wxjsapi": extra},
+            )
+        else:
+            self._down.discard(part)
+            logger.info("%s works again.", name, extra={"wxjsapi": extra})
+
+    def _name(self, part: str) -> str:
+        if part == "tickets":
+            return f"The ticket server {type(self._servers.get(part)).__name__}"
+        return f"The {part} of {self.prefix}"
+
+
+class StoreSession:
+    """The store during one renewal: a part that failed is left alone for the rest of it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._failed: set[str] = set()
+        self._lease: Lease | None = None
+
+    def find(self, kind: str) -> Credential | None:
+        """The stored credential; None also where the store does not answer."""
+        key = self._store.prefix + kind
+        found = self._attempt(self._part(kind), lambda server: server.find(key))
+        if found is not None and not isinstance(found, Credential):
+            self._fail(self._part(kind), TypeError(f"find() returned {type(found).__name__}"))
+            return None
+        return found
+
+    def save(self, kind: str, credential: Credential) -> None:
+        """Store a credential, unless a newer one is there."""
+        stored = self.find(kind)
+        if stored is None or credential.is_newer_than(stored):
+            key = self._store.prefix + kind
+            self._attempt(self._part(kind), lambda server: server.save(key, credential))
+
+    def answers(self, kind: str) -> bool:
+        """Whether the store has not failed in this renewal for a kind."""
+        return self._part(kind) not in self._failed
+
+    def note(self, name: str) -> dict[str, Any]:
+        """A note of the engine's, or an empty dict."""
+        key = self._store.prefix + name
+        return self._attempt("cache", lambda server: server.read(key)) or {}
+
+    def put_note(self, name: str, note: dict[str, Any], life: float) -> None:
+        """Keep a note for some seconds."""
+        key = self._store.prefix + name
+        self._attempt("cache", lambda server: server.write(key, note, life))
+
+    def drop_note(self, name: str) -> None:
+        key = self._store.prefix + name
+        self._attempt("cache", lambda server: server.delete(key))
+
+    def take_lease(self) -> bool:
+        """Try for the lease, without waiting.
+
+        True without one where the store is down: there is no record to share then, and a lease
+        would only make the processes queue for one fetch each.
+        """
+        if self._failed:
+            return True
+        try:
+            lease = self._open_lease()
+            if not lease.acquire(blocking=False):
+                return False
+        except Exception as error:
+            self._fail("lease", error)
+            return True
+        self._store.report("lease", None)
+        self._lease = lease
+        return True
+
+    def release_lease(self) -> None:
+        """Give the lease back, once, whoever calls."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            try:
+                lease.release()
+            except Exception as error:
+                self._fail("lease", error)
+
+    def _open_lease(self) -> Lease:
+        store = self._store
+        key = f"{store.prefix}lease"
+        cache: CacheServer = store.server("cache")
+        if not store.has_custom_server:
+            return cache.lease(key, store.lease_life)
+        lock = getattr(store.server("tickets"), "lock", None)
+        own: Lease | None = lock(key) if lock is not None else None
+        if own is not None:
+            return own
+        # The processes of this host share the user's server even where each has its own cache.
+        return cache.host_lease(key) if cache.is_private else cache.lease(key, store.lease_life)
+
+    def _part(self, kind: str) -> str:
+        """A custom server keeps tickets only: one that ignores its key would mix them up."""
+        return "tickets" if self._store.has_custom_server and kind != ACCESS_TOKEN else "cache"
+
+    def _attempt(self, part: str, action: Callable[[Any], T]) -> T | None:
+        if part in self._failed:
+            return None
+        try:
+            result = action(self._store.server(part))
+        except Exception as error:
+            self._fail(part, error)
+            return None
+        self._store.report(part, None)
+        return result
+
+    def _fail(self, part: str, error: Exception) -> None:
+        self._failed.add(part)
+        self._store.report(part, error)
+
+
+def _reason(error: Exception) -> str:
+    """What a log may say of a store's failure: a text only where it cannot quote a value."""
+    is_connection = isinstance(error, OSError) or any(
+        base.__name__ in ("ConnectionError", "TimeoutError") for base in type(error).__mro__
+    )
+    return f"{type(error).__name__}: {error}"[:300] if is_connection else describe(error)

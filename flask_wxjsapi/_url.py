@@ -1,0 +1,87 @@
+"""The page's URL exactly as the browser has it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, unquote_to_bytes
+
+from werkzeug.exceptions import SecurityError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_HOST = re.compile(r"[A-Za-z0-9._\-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?", re.ASCII)
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*")
+_DEFAULT_PORT = {"http": ":80", "https": ":443"}
+#: What a browser leaves alone in a path, beside letters, digits and ``_.-~``.
+_PATH_SAFE = "/!$&'()*+,:;=@[]|"
+
+
+def page_url(environ: WSGIEnvironment, public_origin: str | None = None) -> str:
+    """The URL of the page a request asks for, escapes untouched and without the hash.
+
+    ``request.url`` is no good: Flask un-escapes it, and WeChat compares bytes.
+
+    :param environ: the WSGI environment of the request.
+    :param public_origin: scheme and host to use, such as ``https://example.com``; by default
+        the request's own.
+    :raises werkzeug.exceptions.SecurityError: (a 400) for a Host header that is not a host.
+    """
+    return (public_origin or _origin(environ)) + _raw_path(environ)
+
+
+def _origin(environ: WSGIEnvironment) -> str:
+    scheme = environ["wsgi.url_scheme"]
+    host = environ.get("HTTP_HOST")
+    if not host:
+        host = f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+    if not _HOST.fullmatch(host):
+        raise SecurityError(f"The Host header {host!r} is not a host name.")
+    # A browser never shows the default port, but a proxy may add it to the header.
+    return f"{scheme}://{host.removesuffix(_DEFAULT_PORT.get(scheme, ''))}"
+
+
+def _raw_path(environ: WSGIEnvironment) -> str:
+    """Path and query as they came over the wire, with a prefix that a proxy took away."""
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    if not raw.startswith("/"):
+        # Absolute form ("GET http://host/path"): the host in it is the client's word, not ours.
+        raw = _ORIGIN.sub("", raw, count=1) if _ORIGIN.match(raw) else _rebuilt(environ)
+        if not raw.startswith("/"):
+            raw = "/" + raw
+    raw = raw.partition("#")[0]
+    if not raw.isascii():
+        raw = raw.encode("latin-1", "replace").decode("utf-8", "replace")
+    prefix = environ.get("SCRIPT_NAME", "").rstrip("/")
+    if prefix and not _has_prefix(raw.partition("?")[0], prefix, environ["PATH_INFO"]):
+        raw = _quoted(prefix) + raw
+    return str(raw)
+
+
+def _has_prefix(path: str, prefix: str, path_info: str) -> bool:
+    """Whether the raw path still has SCRIPT_NAME in front (mounted) or not (stripped).
+
+    Where a server's own decoding makes both comparisons fail, the text decides.
+    """
+    for decoded in (unquote_to_bytes(path).decode("latin-1"), _wsgi(unquote(path))):
+        if decoded == prefix + path_info:
+            return True
+        if decoded == path_info:
+            return False
+    return (path + "/").startswith(_quoted(prefix) + "/")
+
+
+def _rebuilt(environ: WSGIEnvironment) -> str:
+    """The best that is left on a server that keeps no raw URI."""
+    query = environ.get("QUERY_STRING", "")
+    path = _quoted(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+    return f"{path}?{query}" if query else path
+
+
+def _quoted(path: str) -> str:
+    return quote(path.encode("latin-1", "replace"), safe=_PATH_SAFE)
+
+
+def _wsgi(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("latin-1")

