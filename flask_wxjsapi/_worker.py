@@ -20,20 +20,17 @@ _PAUSE = 5.0  # seconds after an exception that nobody foresaw
 
 
 class _Run:
-    """One thread of one process."""
+    """One thread of one process.
+
+    ``is_running`` is a plain flag that the thread takes down when it ends: readers look at it,
+    and ``Thread.is_alive()`` would cost them a lock.
+    """
 
     def __init__(self, pid: int, number: int) -> None:
         self.pid = pid
         self.number = number
+        self.is_running = True
         self.stop = threading.Event()
-        self.thread: threading.Thread | None = None
-        self.is_starting = True
-
-    @property
-    def is_alive(self) -> bool:
-        if self.stop.is_set():
-            return False
-        return self.is_starting or (self.thread is not None and self.thread.is_alive())
 
 
 class Worker:
@@ -63,13 +60,13 @@ class Worker:
         pid = os.getpid()
         run = self._current
         if run is not None and run.pid == pid:
-            if run.is_alive:
+            if run.is_running:
                 return True
         else:
             run = None
         if self._is_closed or not self._is_enabled():
             return False
-        return self._start(_Run(pid, run.number + 1 if run else 0))
+        return self._start(_Run(pid, run.number + 1 if run else 0), run)
 
     def start(self) -> bool:
         """As :meth:`ensure`, also after :meth:`stop`."""
@@ -81,38 +78,39 @@ class Worker:
         self._is_closed = True
         run = self._current
         if run is not None and run.pid == os.getpid():
+            run.is_running = False
             run.stop.set()
 
-    def _start(self, run: _Run) -> bool:
+    def _start(self, run: _Run, dead: _Run | None) -> bool:
         # No lock: one inherited through a fork may be held by a thread that is not here. Of
         # several that come by at once, the one whose run gets into the dict starts it.
         if self._runs.setdefault((run.pid, run.number), run) is not run:
             return True
+        if dead is not None and not dead.stop.is_set():
+            logger.warning("The background thread died; a new one takes its place.")
         self._current = run
+        name = f"wxjsapi-{self._name}"
+        args = (self._provider, run)
         try:
-            run.thread = threading.Thread(
-                target=_loop,
-                args=(self._provider, run.stop),
-                name=f"wxjsapi-{self._name}",
-                daemon=True,
-            )
-            run.thread.start()
+            threading.Thread(target=_loop, args=args, name=name, daemon=True).start()
         except RuntimeError as error:  # no more threads, or the interpreter is on its way out
+            run.is_running = False
             logger.warning("The background thread cannot start: %s.", error)
-        finally:
-            run.is_starting = False
-        return run.is_alive
+        return run.is_running
 
 
-def _loop(provider_ref: weakref.ref[Provider], stop: threading.Event) -> None:
+def _loop(provider_ref: weakref.ref[Provider], run: _Run) -> None:
     delay = 0.0
-    while not stop.wait(delay):
-        provider = provider_ref()
-        if provider is None:
-            return
-        try:
-            delay = provider.sync()
-        except Exception as error:
-            delay = _PAUSE
-            logger.error("The background thread goes on after %s.", describe(error))
-        del provider  # or the wait would keep the app alive
+    try:
+        while not run.stop.wait(delay):
+            provider = provider_ref()
+            if provider is None:
+                return
+            try:
+                delay = provider.sync()
+            except Exception as error:
+                delay = _PAUSE
+                logger.error("The background thread goes on after %s.", describe(error))
+            del provider  # or the wait would keep the app alive
+    finally:
+        run.is_running = False

@@ -1,0 +1,17 @@
+"""The app of ``service`` with the tickets in the example's database."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from examples.custom_server.app import db
+
+from . import service
+
+
+def create_app() -> Flask:
+    app = service.create_app()
+    db.init_app(app)
+    with app.app_context():
+        db.create_all()
+    return app

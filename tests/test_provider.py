@@ -1,0 +1,896 @@
+"""The engine on a fake clock: when it hands out, renews, waits and backs off."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
+from flask_wxjsapi._provider import Mode
+from flask_wxjsapi._server import TicketServer
+from flask_wxjsapi.errors import TicketUnavailable, TransportError, WeChatAPIError
+
+from .conftest import FakeClock
+from .engine import DOWN, PREFIX, Cluster, FakeLease, says
+
+
+@pytest.fixture
+def cluster(clock: FakeClock) -> Cluster:
+    return Cluster(clock)
+
+
+# -- handing out -------------------------------------------------------------------------------
+
+
+def test_first_read_fetches_token_and_ticket_once(cluster: Cluster) -> None:
+    """A cold process asks once for each and hands the ticket out."""
+    worker = cluster.worker()
+    assert [worker.ticket() for _ in range(3)] == ["jsapi_ticket-1"] * 3
+    assert cluster.calls == (1, 1)
+
+
+def test_second_process_takes_the_stored_ticket(cluster: Cluster) -> None:
+    """A cold process in a warm cluster asks nobody."""
+    first, second = cluster.workers(2)
+    assert first.ticket() == second.ticket()
+    assert cluster.calls == (1, 1)
+
+
+def test_read_of_a_valid_ticket_touches_no_store(cluster: Cluster) -> None:
+    """While the process holds a valid ticket, a read does not look at the store."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.take_down()
+    broken = cluster.cache._backend
+    cluster.clock.advance(7000 - 1)
+    worker.ticket()
+    cluster.clock.advance(150)  # STALE: the thread's business
+    worker.ticket()
+    assert broken.calls == 0
+
+
+def test_stale_ticket_is_served_while_the_thread_renews(cluster: Cluster) -> None:
+    """Past the refresh point readers go on with the old ticket."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.clock.advance(7000 + 1)
+    assert worker.state == "stale"
+    assert worker.ticket() == "jsapi_ticket-1"
+    assert cluster.calls == (1, 1)
+    worker.sync()
+    assert worker.ticket() == "jsapi_ticket-2"
+    assert cluster.calls == (2, 2)
+
+
+def test_without_the_thread_a_caller_renews_a_stale_ticket(cluster: Cluster) -> None:
+    """BACKGROUND_REFRESH off: one caller past the refresh point renews."""
+    worker = cluster.worker()
+    worker.has_thread = False
+    worker.ticket()
+    cluster.clock.advance(7001)
+    assert worker.ticket() == "jsapi_ticket-2"
+
+
+def test_without_the_thread_only_one_caller_waits(cluster: Cluster) -> None:
+    """Callers that come during another caller's renewal get the old ticket at once."""
+    worker = cluster.worker()
+    worker.has_thread = False
+    worker.ticket()
+    cluster.clock.advance(7001)
+    seen: list[str] = []
+    cluster.upstream.meanwhile = lambda: seen.append(worker.ticket())
+    assert worker.ticket() == "jsapi_ticket-2"
+    assert seen == ["jsapi_ticket-1"]
+    assert cluster.calls == (2, 2)
+
+
+def test_a_failed_renewal_in_passing_still_serves_the_stale_ticket(cluster: Cluster) -> None:
+    """Without the thread a failure past the refresh point is nobody's problem yet."""
+    worker = cluster.worker()
+    worker.has_thread = False
+    worker.ticket()
+    cluster.clock.advance(7001)
+    cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    assert worker.ticket() == "jsapi_ticket-1"
+
+
+def test_no_ticket_is_handed_out_in_the_margin(cluster: Cluster) -> None:
+    """In the last ten seconds the ticket counts as gone."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.clock.advance(7200 - 11)
+    assert worker.ticket() == "jsapi_ticket-1"
+    cluster.clock.advance(2)
+    assert worker.ticket() == "jsapi_ticket-2"
+
+
+def test_the_access_token_is_kept_warm_once_it_was_read(cluster: Cluster) -> None:
+    """The thread renews a token that this app uses, also when the ticket is not due."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.clock.advance(3000)
+    cluster.upstream.is_dead.add("access_token-1")
+    worker.provider.refresh()  # 40001: a new token, half way through the ticket's life
+    worker.provider.get(ACCESS_TOKEN)
+    cluster.clock.advance(7001)
+    worker.sync()
+    assert worker.provider.get(ACCESS_TOKEN).value == "access_token-3"
+
+
+# -- three worlds of WeChat --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ticket", ["same", "new"])
+def test_a_day_costs_thirteen_tickets(clock: FakeClock, ticket: str) -> None:
+    """One worker for a day: 13 calls for tickets and as many for tokens, never an invalid one."""
+    cluster = Cluster(clock, ticket=ticket)
+    worker = cluster.worker()
+    end = clock.now + 86400
+    while clock.now < end:
+        clock.advance(worker.sync())
+        assert worker.state != "invalid"
+    assert cluster.calls == (13, 13)
+
+
+def test_a_day_of_remaining_lives_has_no_tight_loop(clock: FakeClock) -> None:
+    """Where WeChat tells the remaining life, a dying ticket is asked for a few times a period."""
+    cluster = Cluster(clock, ticket="remaining")
+    worker = cluster.worker()
+    end = clock.now + 86400
+    while clock.now < end:
+        clock.advance(worker.sync())
+        worker.ticket()
+    assert cluster.upstream.calls[JSAPI_TICKET] < 12 * 13
+
+
+def test_an_answer_that_is_already_over_counts_for_a_second(cluster: Cluster) -> None:
+    """A credential that arrives expired is not asked for again at once."""
+    cluster.upstream.life = 0.001
+    worker = cluster.worker()
+    worker.ticket()
+    worker.ticket()
+    assert cluster.upstream.calls[JSAPI_TICKET] == 1
+
+
+# -- the lease ---------------------------------------------------------------------------------
+
+
+def test_the_background_thread_does_not_wait_for_the_lease(cluster: Cluster) -> None:
+    """While another process renews, a thread's look ends at once and fetches nothing."""
+    first, second = cluster.workers(2)
+    first.ticket()
+    second.ticket()
+    cluster.clock.advance(7001)
+    delays: list[float] = []
+    cluster.upstream.meanwhile = lambda: delays.append(second.sync())
+    before = cluster.clock.now
+    first.sync()
+    assert cluster.clock.now == before  # nobody slept
+    assert delays[0] < 1  # and it looks again soon
+    second.sync()
+    assert second.ticket() == "jsapi_ticket-2"
+    assert cluster.calls == (2, 2)
+
+
+def test_a_cold_reader_waits_for_another_process(cluster: Cluster) -> None:
+    """A reader without the lease watches the store until the holder has saved."""
+    first, second = cluster.workers(2)
+    outcome: list[str] = []
+
+    def read_elsewhere() -> None:
+        # The holder saves while the other one sleeps between two looks.
+        def holder_finishes(seconds: float) -> None:
+            cluster.clock.advance(seconds)
+            cluster.put(Credential("from-the-holder", cluster.clock.now, cluster.clock.now + 7200))
+
+        second.provider._clock = _Sleeper(cluster.clock, holder_finishes)
+        outcome.append(second.ticket())
+
+    cluster.upstream.meanwhile = read_elsewhere
+    first.ticket()
+    assert outcome == ["from-the-holder"]
+
+
+def test_a_cold_reader_gives_up_after_the_timeout(cluster: Cluster) -> None:
+    """Nobody waits longer than REFRESH_TIMEOUT for a holder that does not come back."""
+    first, second = cluster.workers(2)
+    outcome: list[Exception] = []
+
+    def read_elsewhere() -> None:
+        started = cluster.clock.monotonic()
+        with pytest.raises(TicketUnavailable) as caught:
+            second.ticket()
+        outcome.append(caught.value)
+        assert 10 <= cluster.clock.monotonic() - started < 11
+
+    cluster.upstream.meanwhile = read_elsewhere
+    first.ticket()
+    assert outcome
+    assert cluster.upstream.calls[ACCESS_TOKEN] == 1
+
+
+def test_the_store_is_read_again_under_the_lease(cluster: Cluster) -> None:
+    """Who gets the lease after somebody else renewed asks nobody."""
+    first, second = cluster.workers(2)
+    first.ticket()
+    second.ticket()
+    cluster.clock.advance(7001)
+    flights: list[bool] = []
+
+    # The first renews between the second's look at the store and its lease.
+    store = second.provider._process().store
+    original = store.server("cache").lease
+
+    def lease(key: str, life: float) -> Any:
+        cluster.cache.lease = original  # type: ignore[method-assign]
+        first.sync()
+        flights.append(True)
+        return original(key, life)
+
+    cluster.cache.lease = lease  # type: ignore[method-assign]
+    second.sync()
+    assert flights
+    assert cluster.calls == (2, 2)
+    assert second.ticket() == "jsapi_ticket-2"
+
+
+def test_a_late_result_replaces_nothing_newer(cluster: Cluster) -> None:
+    """A holder that was stopped beyond its lease comes back with an old answer."""
+    first, second = cluster.workers(2)
+    first.ticket()
+    second.ticket()
+    cluster.clock.advance(7001)
+
+    def another_takes_over() -> None:
+        cluster.clock.advance(20)  # longer than the lease lives
+        second.sync()
+
+    def at_the_ticket_call() -> None:
+        cluster.upstream.meanwhile = another_takes_over
+
+    cluster.upstream.meanwhile = at_the_ticket_call
+    first.sync()
+    assert cluster.calls == (2, 3)
+    newest = cluster.stored()
+    assert newest is not None
+    assert second.ticket() == newest.value == "jsapi_ticket-3"
+    first.sync()
+    assert first.ticket() == newest.value
+
+
+def test_a_late_holder_frees_nobody_elses_lease(cluster: Cluster) -> None:
+    """A lease that ran out belongs to whoever has it by then."""
+    first, second = cluster.workers(2)
+    owners: list[object] = []
+
+    def another_takes_over() -> None:
+        cluster.clock.advance(20)
+        cluster.upstream.meanwhile = first_ends
+        second.ticket()
+
+    def first_ends() -> None:
+        owners.append(cluster.lease[0])
+
+    cluster.upstream.meanwhile = another_takes_over
+    first.ticket()
+    assert owners[0] is not None
+    stored = cluster.stored()
+    assert stored is not None
+
+
+class _Sleeper:
+    """A clock whose sleep does something else."""
+
+    def __init__(self, clock: FakeClock, sleep: Callable[[float], None]) -> None:
+        self.time, self.monotonic, self.sleep = clock.time, clock.monotonic, sleep
+
+
+# -- failures ----------------------------------------------------------------------------------
+
+
+def test_readers_fail_fast_during_a_back_off(cluster: Cluster) -> None:
+    """After a failure WeChat is left alone, and readers learn at once when to come back."""
+    cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    worker = cluster.worker()
+    for _ in range(5):
+        with pytest.raises(TicketUnavailable) as caught:
+            worker.ticket()
+    assert caught.value.retry_after >= 1
+    assert isinstance(caught.value.__cause__, TransportError)
+    assert cluster.calls == (1, 0)
+
+
+def test_the_back_off_is_shared_through_the_store(cluster: Cluster) -> None:
+    """One process's failure keeps the others from asking, and tells them why."""
+    cluster.upstream.faults[ACCESS_TOKEN] = [says(40164, "invalid ip 1.2.3.4, not in whitelist")]
+    first, second = cluster.workers(2)
+    with pytest.raises(TicketUnavailable):
+        first.ticket()
+    with pytest.raises(TicketUnavailable) as caught:
+        second.ticket()
+    assert isinstance(caught.value.__cause__, WeChatAPIError)
+    assert caught.value.__cause__.errcode == 40164
+    assert caught.value.retry_after == 900
+    assert cluster.calls == (1, 0)
+
+
+def test_a_failure_is_remembered_without_a_look_at_the_store(cluster: Cluster) -> None:
+    """A hammered reader does not hammer the store."""
+    cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    worker = cluster.worker()
+    with pytest.raises(TicketUnavailable):
+        worker.ticket()
+    cluster.take_down()
+    broken = cluster.cache._backend
+    with pytest.raises(TicketUnavailable):
+        worker.ticket()
+    assert broken.calls == 0
+
+
+def test_the_back_off_doubles_to_a_minute_and_then_waits_longer(cluster: Cluster) -> None:
+    """1 s doubling to 60 s, and 400 s after half an hour; each up to a quarter shorter."""
+    cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    worker = cluster.worker()
+    start, tries = cluster.clock.now, []
+    while cluster.clock.now < start + 6000:
+        calls = cluster.calls[0]
+        with pytest.raises(TicketUnavailable):
+            worker.ticket()
+        if cluster.calls[0] > calls:
+            tries.append(cluster.clock.now)
+        cluster.clock.advance(0.5)
+    gaps = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    for gap, full in zip(gaps, [1, 2, 4, 8, 16, 32, 60, 60, 60], strict=False):
+        assert 0.75 * full <= gap <= full + 1.5
+    assert all(gap <= 62 for at, gap in zip(tries, gaps, strict=False) if at < start + 1700)
+    assert all(299 <= gap <= 402 for at, gap in zip(tries, gaps, strict=False) if at > start + 1900)
+
+
+@pytest.mark.parametrize(
+    "fault", [DOWN, says(-1), says(45009), says(45011), says(40013), says(40125), says(40164)]
+)
+@pytest.mark.parametrize("kind", [ACCESS_TOKEN, JSAPI_TICKET])
+def test_the_worst_day_costs_fewer_than_300_calls(
+    cluster: Cluster, fault: WeChatAPIError, kind: str
+) -> None:
+    """A day of nothing but one failure, with readers and threads in two processes."""
+    cluster.upstream.always[kind] = fault
+    workers = [cluster.worker(sync_interval=60) for _ in range(2)]
+    end = cluster.clock.now + 86400
+    while cluster.clock.now < end:
+        for worker in workers:
+            pause = worker.sync()
+            with pytest.raises(TicketUnavailable):
+                worker.ticket()
+        cluster.clock.advance(pause)
+    assert sum(cluster.calls) < 300
+
+
+def test_endless_rejection_costs_fewer_than_300_calls(cluster: Cluster) -> None:
+    """40001 whatever the token: three calls an attempt, and 900 s between two."""
+    cluster.upstream.always[JSAPI_TICKET] = says(40001)
+    worker = cluster.worker(sync_interval=60)
+    end = cluster.clock.now + 86400
+    while cluster.clock.now < end:
+        cluster.clock.advance(worker.sync())
+    assert sum(cluster.calls) < 300
+
+
+def test_rejected_token_and_no_new_one_costs_fewer_than_300_calls(cluster: Cluster) -> None:
+    """A revoked token while the token call fails: the dead token is not tried again and again."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.upstream.is_dead.add("access_token-1")
+    cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    cluster.clock.advance(100)
+    cluster.flush()
+    worker = cluster.worker()
+    cluster.put(
+        Credential("access_token-1", cluster.clock.now, cluster.clock.now + 7000), ACCESS_TOKEN
+    )
+    before = sum(cluster.calls)
+    end = cluster.clock.now + 86400
+    while cluster.clock.now < end:
+        cluster.clock.advance(worker.sync())
+    assert sum(cluster.calls) - before < 300
+
+
+@pytest.mark.parametrize("errcode", [40013, 40125, 40164, 48001, 50002])
+def test_a_permanent_error_waits_a_quarter_of_an_hour(cluster: Cluster, errcode: int) -> None:
+    """What only a person can mend is not asked again for 900 s."""
+    cluster.upstream.always[ACCESS_TOKEN] = says(errcode)
+    worker = cluster.worker()
+    with pytest.raises(TicketUnavailable) as caught:
+        worker.ticket()
+    assert caught.value.retry_after == 900
+
+
+def test_a_minute_quota_waits_for_the_next_minute(cluster: Cluster) -> None:
+    """45011 is retried in the next minute, not in this one."""
+    cluster.clock.now = 1_800_000_000.0 + 10  # ten seconds into a minute
+    cluster.upstream.always[ACCESS_TOKEN] = says(45011)
+    with pytest.raises(TicketUnavailable) as caught:
+        cluster.worker().ticket()
+    assert caught.value.retry_after == 50
+
+
+def test_a_success_ends_the_back_off_for_all(cluster: Cluster) -> None:
+    """After one process's success the others take its ticket at once."""
+    cluster.upstream.faults[ACCESS_TOKEN] = [DOWN]
+    first, second = cluster.workers(2)
+    for worker in (first, second):
+        with pytest.raises(TicketUnavailable):
+            worker.ticket()
+    cluster.clock.advance(1.1)
+    assert first.ticket() == second.ticket()
+    assert second.provider.status().last_error is None
+    assert cluster.cache.read(f"{PREFIX}backoff.access_token") is None
+
+
+def test_corrected_settings_are_not_held_up(cluster: Cluster) -> None:
+    """A restart with another secret does not wait for the old one's back-off."""
+    cluster.upstream.faults[ACCESS_TOKEN] = [says(40125)]
+    with pytest.raises(TicketUnavailable):
+        cluster.worker().ticket()
+    assert cluster.worker(digest="settings-2").ticket() == "jsapi_ticket-1"
+
+
+def test_a_back_off_written_before_the_clock_went_back_does_not_block(cluster: Cluster) -> None:
+    """A back-off that seems to end in an hour, with a delay of a second, is passed over."""
+    cluster.upstream.faults[ACCESS_TOKEN] = [DOWN]
+    worker = cluster.worker()
+    with pytest.raises(TicketUnavailable):
+        worker.ticket()
+    cluster.clock.jump(-3600)
+    assert worker.ticket()
+
+
+def test_a_failure_is_logged_once_with_advice(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same failure again is no news, whatever its request id."""
+    cluster.upstream.faults[ACCESS_TOKEN] = [
+        says(40164, f"invalid ip 1.2.3.4, not in whitelist rid: {n}") for n in range(4)
+    ]
+    first, second = cluster.workers(2)
+    for _ in range(2):
+        for worker in (first, second):
+            with pytest.raises(TicketUnavailable):
+                worker.ticket()
+        cluster.clock.advance(901)
+    lines = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(lines) == 1
+    assert "whitelist" in lines[0]
+    assert "1.2.3.4" in lines[0]
+    assert cluster.calls == (2, 0)
+
+
+def test_recovery_is_logged_once(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """The end of an outage is one line as well."""
+    caplog.set_level(logging.INFO)
+    cluster.upstream.faults[JSAPI_TICKET] = [DOWN, DOWN]
+    worker = cluster.worker()
+    for _ in range(2):
+        with pytest.raises(TicketUnavailable):
+            worker.ticket()
+        cluster.clock.advance(5)
+    worker.ticket()
+    events = [record.wxjsapi["event"] for record in caplog.records]  # type: ignore[attr-defined]
+    assert events == ["refresh_failed", "recovered"]
+
+
+def test_a_bug_in_an_upstream_backs_off_as_well(cluster: Cluster) -> None:
+    """An exception nobody foresaw is a failure like any other, without its text."""
+    cluster.upstream.always[ACCESS_TOKEN] = ValueError("secret-in-a-text")  # type: ignore[assignment]
+    worker = cluster.worker()
+    with pytest.raises(TicketUnavailable) as caught:
+        worker.ticket()
+    assert "ValueError" in str(caught.value.__cause__)
+    assert "secret" not in str(caught.value.__cause__)
+    with pytest.raises(TicketUnavailable):
+        worker.ticket()
+    assert cluster.calls == (1, 0)
+
+
+# -- 40001 -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("errcode", [40001, 40014, 42001])
+def test_a_rejected_token_is_replaced_once(cluster: Cluster, errcode: int) -> None:
+    """The token is dropped, a new one fetched, the ticket asked for once more."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.upstream.faults[JSAPI_TICKET] = [says(errcode)]
+    cluster.clock.advance(3000)
+    worker.provider.refresh()
+    assert cluster.calls == (2, 3)
+    assert cluster.upstream.rejected == [None, "access_token-1"]
+    assert cluster.upstream.tokens_used[-1] == "access_token-2"
+    token = cluster.stored(ACCESS_TOKEN)
+    assert token is not None
+    assert token.value == "access_token-2"
+
+
+def test_a_rejected_token_that_somebody_replaced_is_not_fetched_again(cluster: Cluster) -> None:
+    """The token is dropped only if it is still the one in use."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.clock.advance(3000)
+    now = cluster.clock.now
+    cluster.upstream.faults[JSAPI_TICKET] = [says(40001)]
+    cluster.upstream.meanwhile = lambda: cluster.put(
+        Credential("replaced", now, now + 7200, int(now) + 5), ACCESS_TOKEN
+    )
+    worker.provider.refresh()
+    assert cluster.upstream.calls[ACCESS_TOKEN] == 1
+    assert cluster.upstream.tokens_used[-1] == "replaced"
+
+
+def test_a_second_rejection_is_permanent(cluster: Cluster) -> None:
+    """40001 again after the retry: three calls, then 900 s."""
+    cluster.upstream.always[JSAPI_TICKET] = says(40001)
+    worker = cluster.worker()
+    with pytest.raises(TicketUnavailable) as caught:
+        worker.ticket()
+    assert caught.value.retry_after == 900
+    assert cluster.calls == (2, 2)
+
+
+def test_a_rejected_token_is_not_handed_out(cluster: Cluster) -> None:
+    """Who reads the access token after its rejection gets a new one or none."""
+    worker, other = cluster.workers(2)
+    worker.ticket()
+    other.provider.get(ACCESS_TOKEN)
+    cluster.clock.advance(100)
+    cluster.upstream.always[JSAPI_TICKET] = says(40001)
+    cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    with pytest.raises(TransportError):
+        worker.provider.refresh()
+    other.sync()
+    with pytest.raises(TicketUnavailable):
+        other.provider.get(ACCESS_TOKEN)
+
+
+# -- the store ---------------------------------------------------------------------------------
+
+
+def test_a_lost_record_is_given_back_without_an_upstream_call(cluster: Cluster) -> None:
+    """After a flush any process that holds token and ticket saves both again."""
+    worker = cluster.worker()
+    worker.ticket()
+    token, ticket = cluster.stored(ACCESS_TOKEN), cluster.stored()
+    cluster.flush()
+    worker.sync()
+    assert (cluster.stored(ACCESS_TOKEN), cluster.stored()) == (token, ticket)
+    assert cluster.calls == (1, 1)
+
+
+def test_an_older_record_in_the_store_is_replaced_by_the_newer_one_held(cluster: Cluster) -> None:
+    """A failover to a replica that lags behind loses nothing."""
+    worker = cluster.worker()
+    worker.ticket()
+    old = cluster.stored()
+    cluster.clock.advance(7001)
+    worker.sync()
+    new = cluster.stored()
+    assert old is not None
+    cluster.put(old)
+    worker.sync()
+    assert cluster.stored() == new
+    assert cluster.calls == (2, 2)
+
+
+def test_a_store_that_is_down_is_logged_once_and_costs_no_call(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fresh and stale tickets are served from the snapshot, with no upstream call."""
+    caplog.set_level(logging.INFO)
+    worker = cluster.worker()
+    worker.ticket()
+    bring_back = cluster.take_down()
+    for _ in range(3):
+        cluster.clock.advance(10)
+        worker.sync()
+        worker.ticket()
+    cluster.clock.advance(7000)
+    worker.sync()
+    assert worker.state == "stale"
+    assert worker.ticket() == "jsapi_ticket-1"
+    assert cluster.calls == (1, 1)
+    bring_back()
+    worker.sync()
+    events = [record.wxjsapi["event"] for record in caplog.records]  # type: ignore[attr-defined]
+    assert events == ["store_down", "store_up"]
+    assert worker.ticket() == "jsapi_ticket-2"
+
+
+def test_with_the_store_down_an_invalid_ticket_is_fetched_by_each_process(cluster: Cluster) -> None:
+    """No record to share: each process asks once for itself, without a lease."""
+    cluster.take_down()
+    first, second = cluster.workers(2)
+    first.ticket()
+    second.ticket()
+    first.ticket()
+    assert cluster.calls == (2, 2)
+
+
+def test_with_store_and_wechat_down_each_process_backs_off(cluster: Cluster) -> None:
+    """A process's own back-off holds where the shared one cannot be read."""
+    cluster.take_down()
+    cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    worker = cluster.worker()
+    for _ in range(20):
+        with pytest.raises(TicketUnavailable):
+            worker.ticket()
+        cluster.clock.advance(1.1)
+    assert cluster.calls[0] <= 6
+
+
+def test_a_store_that_failed_is_left_alone_for_the_rest_of_the_renewal(cluster: Cluster) -> None:
+    """One renewal does not run into the same timeout again and again."""
+    cluster.take_down()
+    broken = cluster.cache._backend
+    cluster.worker().ticket()
+    assert broken.calls == 1
+
+
+def test_generations_survive_a_lost_store_and_a_clock_set_back(cluster: Cluster) -> None:
+    """A record's number grows although the clock says that it is earlier."""
+    worker = cluster.worker()
+    worker.ticket()
+    before = cluster.stored()
+    cluster.clock.jump(-3600)
+    worker.sync()
+    after = cluster.stored()
+    assert before is not None
+    assert after is not None
+    assert after.generation > before.generation
+    assert after.issued_at < before.issued_at
+    assert cluster.worker().ticket() == after.value
+
+
+def test_a_newer_record_is_adopted_by_the_next_look(cluster: Cluster) -> None:
+    """What another process renewed is here within one SYNC_INTERVAL."""
+    worker = cluster.worker()
+    worker.ticket()
+    now = cluster.clock.now
+    cluster.put(Credential("newer", now, now + 7200, int(now) + 10))
+    assert worker.sync() <= 5
+    assert worker.ticket() == "newer"
+
+
+def test_records_without_a_generation_are_ordered_by_time(clock: FakeClock) -> None:
+    """A ticket that another program keeps in the user's database is followed."""
+    tickets: dict[str, Credential] = {}
+
+    class Foreign(TicketServer):
+        def find(self, key: str) -> Credential | None:
+            return tickets.get(key)
+
+        def save(self, key: str, credential: Credential) -> None:
+            tickets[key] = credential
+
+    cluster = Cluster(clock, custom=Foreign())
+    worker = cluster.worker()
+    key = f"{PREFIX}{JSAPI_TICKET}"
+    tickets[key] = Credential("theirs-1", clock.now, clock.now + 7200)
+    assert worker.ticket() == "theirs-1"
+    clock.advance(6000)
+    tickets[key] = Credential("theirs-2", clock.now, clock.now + 7200)
+    worker.sync()
+    assert worker.ticket() == "theirs-2"
+    assert cluster.calls == (0, 0)
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_a_clock_that_jumps_an_hour_causes_no_storm(cluster: Cluster, seconds: float) -> None:
+    """One more call of each kind at most, whichever way, and a valid ticket throughout."""
+    workers = cluster.workers(3)
+    for worker in workers:
+        worker.ticket()
+    cluster.clock.jump(seconds)
+    for _ in range(3):
+        for worker in workers:
+            worker.sync()
+            worker.ticket()
+        cluster.clock.advance(5)
+    assert max(cluster.calls) <= 2
+
+
+# -- refresh() ---------------------------------------------------------------------------------
+
+
+def test_refresh_renews_at_once_and_others_follow(cluster: Cluster) -> None:
+    """A forced renewal is newer for every process."""
+    first, second = cluster.workers(2)
+    assert first.ticket() == second.ticket()
+    assert first.provider.refresh().value == "jsapi_ticket-2"
+    second.sync()
+    assert second.ticket() == "jsapi_ticket-2"
+    assert cluster.calls == (1, 2)
+
+
+def test_refresh_passes_over_the_back_off(cluster: Cluster) -> None:
+    """A person who has mended something need not wait for 900 s."""
+    cluster.upstream.faults[ACCESS_TOKEN] = [says(40164)]
+    worker = cluster.worker()
+    with pytest.raises(TicketUnavailable):
+        worker.ticket()
+    assert worker.provider.refresh().value == "jsapi_ticket-1"
+
+
+def test_refresh_twice_in_ten_seconds_is_one_renewal_for_the_cluster(cluster: Cluster) -> None:
+    """A button that is clicked twice, in two processes, costs one call."""
+    first, second = cluster.workers(2)
+    first.provider.refresh()
+    cluster.clock.advance(9)
+    assert second.provider.refresh().value == "jsapi_ticket-1"
+    assert cluster.calls == (1, 1)
+    cluster.clock.advance(2)
+    assert second.provider.refresh().value == "jsapi_ticket-2"
+
+
+def test_refresh_raises_the_real_error_and_then_rests(cluster: Cluster) -> None:
+    """A failed refresh() counts for the ten seconds as well."""
+    cluster.upstream.always[ACCESS_TOKEN] = says(40125)
+    worker = cluster.worker()
+    with pytest.raises(WeChatAPIError) as caught:
+        worker.provider.refresh()
+    assert caught.value.errcode == 40125
+    with pytest.raises(TicketUnavailable) as again:
+        worker.provider.refresh()
+    assert isinstance(again.value.__cause__, WeChatAPIError)
+    assert cluster.calls == (1, 0)
+
+
+# -- threads, real ones ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def _threads(count: int, target: Callable[[], None]) -> list[threading.Thread]:
+    threads = [threading.Thread(target=target, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _real(cluster: Cluster) -> Any:
+    """A worker with real threads for its flights."""
+    from flask_wxjsapi._provider import _spawn
+
+    return cluster.worker(spawn=_spawn)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_64_readers_share_one_attempt(
+    cluster: Cluster, release: threading.Event, fails: bool
+) -> None:
+    """Cold readers of a process wait for one flight and share its outcome, failure included."""
+    worker = _real(cluster)
+    if fails:
+        cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    waiting = threading.Barrier(65)
+    cluster.upstream.meanwhile = lambda: (release.wait(30), None)[1]
+    outcomes: list[str] = []
+
+    def read() -> None:
+        waiting.wait(30)
+        try:
+            outcomes.append(worker.ticket())
+        except TicketUnavailable as error:
+            outcomes.append(str(error.__cause__))
+
+    threads = _threads(64, read)
+    waiting.wait(30)
+    release.set()
+    for thread in threads:
+        thread.join(30)
+    assert len(outcomes) == 64
+    assert set(outcomes) == ({str(DOWN)} if fails else {"jsapi_ticket-1"})
+    assert cluster.calls == ((1, 0) if fails else (1, 1))
+
+
+def test_a_reader_stops_waiting_at_its_own_limit(
+    cluster: Cluster, release: threading.Event
+) -> None:
+    """script() gives up long before a renewal that hangs."""
+    worker = _real(cluster)
+    cluster.upstream.meanwhile = lambda: (release.wait(30), None)[1]
+    with pytest.raises(TicketUnavailable):
+        worker.provider.get(timeout=0)
+
+
+def test_a_reader_who_joined_an_attempt_without_the_lease_starts_a_waiting_one(
+    cluster: Cluster, release: threading.Event
+) -> None:
+    """The thread's attempt gave up on the lease; the reader gets the ticket all the same."""
+    worker = _real(cluster)
+    slot = worker.provider._slot(JSAPI_TICKET)
+    process = worker.provider._process()
+    cluster.lease = (FakeLease(cluster, 15), cluster.clock.now + 15)  # another process has it
+    weak, _ = worker.provider._board(process, slot, Mode.TRY)
+    assert weak.done.wait(30)
+    assert weak.lost_lease
+    with process.lock:  # as if it had not landed yet
+        process.flights[JSAPI_TICKET] = weak
+    outcomes: list[str] = []
+    reader = threading.Thread(target=lambda: outcomes.append(worker.ticket()), daemon=True)
+
+    def land(seconds: float) -> None:
+        cluster.clock.advance(seconds)
+
+    with process.lock:
+        del process.flights[JSAPI_TICKET]
+    worker.provider._clock = _Sleeper(cluster.clock, land)
+    cluster.lease = (None, 0.0)
+    reader.start()
+    reader.join(30)
+    assert outcomes == ["jsapi_ticket-1"]
+
+
+def test_a_renewal_that_hangs_is_replaced(
+    cluster: Cluster, release: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """User code that never returns keeps neither the lease nor the place of the next attempt."""
+    worker = _real(cluster)
+    started = threading.Event()
+
+    def hang() -> None:
+        started.set()
+        release.wait(30)
+
+    cluster.upstream.meanwhile = hang
+    with pytest.raises(TicketUnavailable):
+        worker.provider.get(timeout=0)
+    assert started.wait(30)
+    cluster.clock.advance(12)
+    assert worker.ticket() == "jsapi_ticket-1"
+    assert any("hangs" in record.getMessage() for record in caplog.records)
+
+
+def test_a_thread_that_cannot_start_is_a_clear_failure(cluster: Cluster) -> None:
+    """At the end of the interpreter or of memory a reader gets the usual error."""
+
+    def no_more(name: str, target: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    worker = cluster.worker(spawn=no_more)
+    with pytest.raises(TicketUnavailable) as caught:
+        worker.ticket()
+    assert "can't start new thread" in str(caught.value.__cause__)
+
+
+def test_a_context_that_fails_is_a_failure_and_not_a_hang(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A teardown function or an app that is gone ends the flight."""
+
+    def broken() -> Any:
+        raise RuntimeError("the app is gone")
+
+    worker = cluster.worker(context=broken)
+    with pytest.raises(TicketUnavailable):
+        worker.ticket()
+    assert any("application context" in record.getMessage() for record in caplog.records)
+
+
+def test_events_carry_no_value(cluster: Cluster) -> None:
+    """What is told about a renewal never includes what was renewed."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    cluster.clock.advance(7001)
+    worker.sync()
+    assert [event for event, _ in worker.events] == ["refreshed", "refreshed", "failed"]
+    assert "jsapi_ticket-1" not in str(worker.events)
+    assert "access_token-1" not in str(worker.events)
