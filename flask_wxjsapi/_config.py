@@ -55,7 +55,8 @@ class Settings:
         _warn_of_unknown(config, prefix)
         values: dict[str, Any] = {}
         for key, (read, default) in _KEYS.items():
-            value = config.get(prefix + key, default)
+            value = config.get(prefix + key)
+            value = default if value is None else value
             try:
                 values[key.lower()] = None if value is None else read(value)
             except (ValueError, TypeError, ImportError) as error:

@@ -57,7 +57,7 @@ class FakeWeChat:
         self, kind: str, *, parent: str | None, rejected: str | None, timeout: float
     ) -> Credential:
         self.calls[kind] += 1
-        now = self.clock.time()
+        number, now = self.calls[kind], self.clock.time()
         self.clock.advance(min(self.delay, timeout))
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
@@ -74,14 +74,14 @@ class FakeWeChat:
             raise self.always[kind]
         if parent in self.is_dead:
             raise says(40001, "invalid credential")
-        return self._answer(kind, now)
+        return self._answer(kind, number, now)
 
-    def _answer(self, kind: str, now: float) -> Credential:
+    def _answer(self, kind: str, number: int, now: float) -> Credential:
         if kind == ACCESS_TOKEN or self.ticket == "new":
-            return Credential(f"{kind}-{self.calls[kind]}", now, now + self.life)
+            return Credential(f"{kind}-{number}", now, now + self.life)
         value, expires = self._issued.get(kind, ("", 0.0))
         if expires <= now:
-            value, expires = f"{kind}-{self.calls[kind]}", now + self.life
+            value, expires = f"{kind}-{number}", now + self.life
             self._issued[kind] = value, expires
         life = self.life if self.ticket == "same" else max(expires - now, 1)
         return Credential(value, now, now + life)
@@ -156,6 +156,7 @@ class Cluster:
         self.upstream = FakeWeChat(clock, **upstream)
         self.backend = SimpleCache()
         self.cache = SharedCache(self, self.backend)
+        self.lease_life = 15.0
         self.lease: tuple[FakeLease | None, float] = (None, 0.0)
         self.custom = custom
 
@@ -165,7 +166,7 @@ class Cluster:
             lambda: self.cache,
             None if custom is None else lambda: custom,
             prefix=PREFIX,
-            lease_life=15,
+            lease_life=self.lease_life,
         )
 
     def worker(self, **options: Any) -> Worker:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -262,6 +264,18 @@ def test_a_late_result_replaces_nothing_newer(cluster: Cluster) -> None:
     assert first.ticket() == newest.value
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_lease_is_free_after_a_renewal(cluster: Cluster, fails: bool) -> None:
+    """Success or failure, nobody has to wait for the lease to run out."""
+    leases: list[object] = []
+    cluster.upstream.meanwhile = lambda: leases.append(cluster.lease[0])
+    if fails:
+        cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    cluster.worker().sync()
+    assert leases != [None]
+    assert cluster.lease[0] is None
+
+
 def test_a_late_holder_frees_nobody_elses_lease(cluster: Cluster) -> None:
     """A lease that ran out belongs to whoever has it by then."""
     first, second = cluster.workers(2)
@@ -343,7 +357,7 @@ def test_the_back_off_doubles_to_a_minute_and_then_waits_longer(cluster: Cluster
         if cluster.calls[0] > calls:
             tries.append(cluster.clock.now)
         cluster.clock.advance(0.5)
-    gaps = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
     for gap, full in zip(gaps, [1, 2, 4, 8, 16, 32, 60, 60, 60], strict=False):
         assert 0.75 * full <= gap <= full + 1.5
     assert all(gap <= 62 for at, gap in zip(tries, gaps, strict=False) if at < start + 1700)
@@ -800,6 +814,42 @@ def test_64_readers_share_one_attempt(
     assert cluster.calls == ((1, 0) if fails else (1, 1))
 
 
+def test_a_reader_shares_the_failure_of_the_threads_attempt(
+    cluster: Cluster, release: threading.Event
+) -> None:
+    """A reader who comes while the thread asks does not ask again when that fails."""
+    worker = _real(cluster)
+    cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    hangs = _hang_at(cluster, ACCESS_TOKEN, release)
+    process, slot = worker.provider._process(), worker.provider._slot(JSAPI_TICKET)
+    flight, _ = worker.provider._board(process, slot, Mode.TRY)
+    assert hangs.wait(30)
+    boarded = threading.Event()
+    board = worker.provider._board
+
+    def note(*args: Any) -> Any:
+        boarded.set()
+        return board(*args)
+
+    worker.provider._board = note
+    outcomes: list[str] = []
+
+    def read() -> None:
+        try:
+            outcomes.append(worker.ticket())
+        except TicketUnavailable as error:
+            outcomes.append(str(error.__cause__))
+
+    (reader,) = _threads(1, read)
+    assert boarded.wait(30)
+    boarded.clear()
+    release.set()
+    reader.join(30)
+    assert outcomes == [str(DOWN)]
+    assert not boarded.is_set()
+    assert flight.done.is_set()
+
+
 def test_a_reader_stops_waiting_at_its_own_limit(
     cluster: Cluster, release: threading.Event
 ) -> None:
@@ -838,24 +888,55 @@ def test_a_reader_who_joined_an_attempt_without_the_lease_starts_a_waiting_one(
     assert outcomes == ["jsapi_ticket-1"]
 
 
+def _hang_at(cluster: Cluster, kind: str, release: threading.Event) -> threading.Event:
+    """Make the next call for a kind hang; the event says when it does."""
+    hangs = threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        release.wait(30)
+
+    def pass_by() -> None:
+        cluster.upstream.meanwhile = hang
+
+    cluster.upstream.meanwhile = hang if kind == ACCESS_TOKEN else pass_by
+    return hangs
+
+
 def test_a_renewal_that_hangs_is_replaced(
     cluster: Cluster, release: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     """User code that never returns keeps neither the lease nor the place of the next attempt."""
+    cluster.lease_life = math.inf
     worker = _real(cluster)
-    started = threading.Event()
-
-    def hang() -> None:
-        started.set()
-        release.wait(30)
-
-    cluster.upstream.meanwhile = hang
+    hangs = _hang_at(cluster, ACCESS_TOKEN, release)
     with pytest.raises(TicketUnavailable):
         worker.provider.get(timeout=0)
-    assert started.wait(30)
+    assert hangs.wait(30)
     cluster.clock.advance(12)
     assert worker.ticket() == "jsapi_ticket-1"
     assert any("hangs" in record.getMessage() for record in caplog.records)
+
+
+def test_what_a_replaced_renewal_brings_at_last_replaces_nothing_newer(
+    cluster: Cluster, release: threading.Event
+) -> None:
+    """The answer of a call that hung is older than what came in the meantime."""
+    worker = _real(cluster)
+    hangs = _hang_at(cluster, JSAPI_TICKET, release)
+    with pytest.raises(TicketUnavailable):
+        worker.provider.get(timeout=0)
+    assert hangs.wait(30)
+    (late,) = [t for t in threading.enumerate() if t.name == "wxjsapi-renewal-default"]
+    cluster.clock.advance(12)
+    assert worker.ticket() == "jsapi_ticket-2"
+    release.set()
+    late.join(30)
+    assert not late.is_alive()
+    assert worker.ticket() == "jsapi_ticket-2"
+    stored = cluster.stored()
+    assert stored is not None
+    assert stored.value == "jsapi_ticket-2"
 
 
 def test_a_thread_that_cannot_start_is_a_clear_failure(cluster: Cluster) -> None:

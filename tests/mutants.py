@@ -1,0 +1,280 @@
+"""Breaks the library on purpose: every break must turn its tests red.
+
+    python -m tests.mutants [NAME ...]
+
+Each mutant is one replacement in one module, made in a copy of the tree, and names the tests that
+must fail for it. A mutant that survives is a behaviour that nothing watches over.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    module: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    Mutant(
+        "lease removed",
+        "_provider",
+        "while not session.take_lease():",
+        "while False:",
+        "tests/test_provider.py::test_the_background_thread_does_not_wait_for_the_lease",
+    ),
+    Mutant(
+        "lease never released",
+        "_provider",
+        "                flight.session.release_lease()\n            self._land",
+        "                pass\n            self._land",
+        "tests/test_provider.py::test_the_lease_is_free_after_a_renewal",
+    ),
+    Mutant(
+        "re-read under the lease removed",
+        "_provider",
+        "read again before asking WeChat.\n        if self._is_settled(flight, session):",
+        "read again before asking WeChat.\n        if False:",
+        "tests/test_provider.py::test_the_store_is_read_again_under_the_lease",
+    ),
+    Mutant(
+        "waiting for the holder removed",
+        "_provider",
+        "            if flight.mode is Mode.TRY:\n",
+        "            if True:\n",
+        "tests/test_provider.py::test_a_cold_reader_waits_for_another_process",
+    ),
+    Mutant(
+        "shared back-off removed",
+        "_provider",
+        "        shared = BackOff.from_note(session.note(_note(slot)), self._digest)",
+        "        shared = None",
+        "tests/test_provider.py::test_the_back_off_is_shared_through_the_store",
+    ),
+    Mutant(
+        "own back-off removed",
+        "_provider",
+        "max(filter(None, (shared, slot.back_off))",
+        "max(filter(None, (shared,))",
+        "tests/test_provider.py::test_with_store_and_wechat_down_each_process_backs_off",
+    ),
+    Mutant(
+        "settings digest removed",
+        "_backoff",
+        '        if note.get("digest") != digest:',
+        "        if not note:",
+        "tests/test_provider.py::test_corrected_settings_are_not_held_up",
+    ),
+    Mutant(
+        "long back-off removed",
+        "_backoff",
+        "_SHORT, _LONG, _LONG_AFTER = 60.0, 400.0, 1800.0",
+        "_SHORT, _LONG, _LONG_AFTER = 60.0, 60.0, 1800.0",
+        "tests/test_provider.py::test_the_worst_day_costs_fewer_than_300_calls",
+    ),
+    Mutant(
+        "permanent errors retried like others",
+        "_backoff",
+        "        if asked is not None and asked.hold:",
+        "        if False:",
+        "tests/test_provider.py::test_a_permanent_error_waits_a_quarter_of_an_hour",
+    ),
+    Mutant(
+        "margin removed",
+        "_credential",
+        "        return self.expires_at - min(_MARGIN, (self.expires_at - self.issued_at) / 10)",
+        "        return self.expires_at",
+        "tests/test_provider.py::test_no_ticket_is_handed_out_in_the_margin",
+    ),
+    Mutant(
+        "half-life lead removed",
+        "_credential",
+        "self.expires_at - min(ahead, (self.expires_at - self.issued_at) / 2)",
+        "self.expires_at - ahead",
+        "tests/test_provider.py::test_a_day_of_remaining_lives_has_no_tight_loop",
+    ),
+    Mutant(
+        "record from the future believed",
+        "_credential",
+        " or now < self.issued_at - CLOCK_SKEW:",
+        ":",
+        "tests/test_provider.py::test_generations_survive_a_lost_store_and_a_clock_set_back",
+    ),
+    Mutant(
+        "generation check on save removed",
+        "_server",
+        "        if stored is None or credential.is_newer_than(stored):",
+        "        if True:",
+        "tests/test_provider.py::test_a_late_result_replaces_nothing_newer",
+    ),
+    Mutant(
+        "generation counted after the call",
+        "_provider",
+        "                generation=max(int(credential.issued_at), generation),",
+        "                generation=(slot.held.generation + 1 if slot.held else 1),",
+        "tests/test_provider.py::"
+        "test_what_a_replaced_renewal_brings_at_last_replaces_nothing_newer",
+    ),
+    Mutant(
+        "lost records not given back",
+        "_provider",
+        "            self._restore(slot, session)\n",
+        "            pass\n",
+        "tests/test_provider.py::test_a_lost_record_is_given_back_without_an_upstream_call",
+    ),
+    Mutant(
+        "stale ticket renewed by every process while the store is down",
+        "_provider",
+        "        elif self._state(slot) is State.STALE and not session.answers(slot.kind):",
+        "        elif False:",
+        "tests/test_provider.py::test_a_store_that_is_down_is_logged_once_and_costs_no_call",
+    ),
+    Mutant(
+        "rejected token not dropped",
+        "_provider",
+        "            self._drop(token, used, session)\n",
+        "",
+        "tests/test_provider.py::test_a_rejected_token_is_not_handed_out",
+    ),
+    Mutant(
+        "rejected token not retried",
+        "_provider",
+        "        if may_be_rejected and getattr(",
+        "        if False and getattr(",
+        "tests/test_provider.py::test_a_rejected_token_is_replaced_once",
+    ),
+    Mutant(
+        "failure not shared with waiters",
+        "_provider",
+        "flight.error or self._state(slot) is not State.INVALID",
+        "self._state(slot) is not State.INVALID",
+        "tests/test_provider.py::test_a_reader_shares_the_failure_of_the_threads_attempt",
+    ),
+    Mutant(
+        "failure not remembered",
+        "_provider",
+        "        return slot.failure is not None and 0 <= self._time() - slot.failed_at < _MOMENT",
+        "        return False",
+        "tests/test_provider.py::test_a_failure_is_remembered_without_a_look_at_the_store",
+    ),
+    Mutant(
+        "overdue renewal not replaced",
+        "_provider",
+        "            if flight is not None and now < flight.deadline + 1:",
+        "            if flight is not None:",
+        "tests/test_provider.py::test_a_renewal_that_hangs_is_replaced",
+    ),
+    Mutant(
+        "overdue renewal keeps its lease",
+        "_provider",
+        "            flight.overdue.session.release_lease()",
+        "            pass",
+        "tests/test_provider.py::test_a_renewal_that_hangs_is_replaced",
+    ),
+    Mutant(
+        "pause between two refresh() removed",
+        "_provider",
+        "        if abs(now - last) < _REFRESH_PAUSE:",
+        "        if False:",
+        "tests/test_provider.py::test_refresh_twice_in_ten_seconds_is_one_renewal_for_the_cluster",
+    ),
+    Mutant(
+        "PID check removed",
+        "_worker",
+        "        pid = os.getpid()\n        run = self._current",
+        "        pid = 1\n        run = self._current",
+        "tests/test_worker.py::test_a_forked_child_goes_on_with_the_ticket_and_a_thread_of_its_own",
+    ),
+    Mutant(
+        "thread dies of an exception",
+        "_worker",
+        "            except Exception as error:",
+        "            except ArithmeticError if not __debug__ else () as error:",
+        "tests/test_worker.py::test_it_survives_every_exception",
+    ),
+    Mutant(
+        "redaction removed",
+        "_client",
+        '        clean = self._QUERY.sub(r"\\1***", text)',
+        "        clean = text",
+        "tests/test_client.py",
+    ),
+    Mutant(
+        "cut-off of a dripping answer removed",
+        "_client",
+        "    timer.start()\n    try:\n        yield",
+        "    try:\n        yield",
+        "tests/test_client.py",
+    ),
+    Mutant(
+        "raw URL replaced by request.url",
+        "_extension",
+        "    return page_url(request.environ, settings.public_origin)",
+        "    return request.url",
+        "tests/test_url_servers.py tests/test_extension.py",
+    ),
+    Mutant(
+        "pickle read from the store",
+        "_server",
+        "            backend.serializer = _JSONSerializer()",
+        "            pass",
+        "tests/test_server.py",
+    ),
+]
+
+
+def main(names: list[str]) -> int:
+    survivors = []
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    tests = sorted({test for mutant in chosen for test in mutant.tests.split()})
+    if _pytest(ROOT, tests) != 0:
+        print("The named tests fail without any mutant: mend that first.")
+        return 1
+    for mutant in chosen:
+        verdict = _run(mutant)
+        print(f"{verdict:8}  {mutant.name}", flush=True)
+        if verdict != "red":
+            survivors.append(mutant.name)
+    print(f"{len(survivors)} of {len(chosen)} mutants survived {survivors or ''}")
+    return 1 if survivors else 0
+
+
+def _run(mutant: Mutant) -> str:
+    with tempfile.TemporaryDirectory() as directory:
+        tree = Path(directory)
+        for name in ("flask_wxjsapi", "tests", "examples"):
+            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("setup.cfg", "conftest.py"):
+            shutil.copy(ROOT / name, tree)
+        source = tree / "flask_wxjsapi" / f"{mutant.module}.py"
+        text = source.read_text()
+        if text.count(mutant.old) != 1:
+            return f"stale ({text.count(mutant.old)})"
+        source.write_text(text.replace(mutant.old, mutant.new))
+        # 1 is "tests failed"; anything else but 0 means that they did not run.
+        code = _pytest(tree, mutant.tests.split())
+        return {0: "ALIVE", 1: "red"}.get(code, f"broken ({code})")
+
+
+def _pytest(tree: Path, tests: list[str]) -> int:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", *tests, "-p", "no:cacheprovider"]
+    try:
+        return subprocess.run(command, cwd=tree, capture_output=True, timeout=300).returncode
+    except subprocess.TimeoutExpired:
+        return 1  # it hangs, which is what the break is about
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,161 @@
+"""What the READMEs say is run, and both languages say the same."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, render_template_string
+
+from flask_wxjsapi import Credential, TicketServer, WxJsApi
+from flask_wxjsapi._config import _KEYS
+from flask_wxjsapi.sandbox import Sandbox
+
+ROOT = Path(__file__).parent.parent
+READMES = ["README.rst", "README.zh_CN.rst"]
+
+
+@pytest.fixture(params=READMES)
+def readme(request: pytest.FixtureRequest) -> str:
+    return (ROOT / request.param).read_text(encoding="utf-8")
+
+
+def _blocks(readme: str, language: str) -> list[str]:
+    found = re.findall(rf"\.\. code-block:: {re.escape(language)}\n\n((?:    .*\n|\n)+)", readme)
+    return [textwrap.dedent(block) for block in found]
+
+
+def test_every_setting_is_in_the_table_and_no_other(readme: str) -> None:
+    """The table has exactly the keys that the code reads."""
+    keys = re.findall(r"^``WXJSAPI_(\w+)``", readme, flags=re.M)
+    assert keys == list(_KEYS)
+
+
+def test_the_defaults_in_the_table_are_the_codes(readme: str) -> None:
+    """The numbers in the table are those of the code."""
+    for key in ("REFRESH_AHEAD", "REFRESH_TIMEOUT", "SYNC_INTERVAL"):
+        row = re.search(rf"^``WXJSAPI_{key}`` +(\d+)", readme, flags=re.M)
+        assert row is not None
+        assert int(row.group(1)) == _KEYS[key][1]
+
+
+def _app_from(block: str, sandbox: Sandbox, namespace: dict[str, Any]) -> Flask:
+    """The quickstart's app, pointed at the sandbox."""
+    block = block.replace(
+        'WXJSAPI_APP_ID="wx0123456789abcdef", WXJSAPI_APP_SECRET="…"',
+        f'TESTING=True, WXJSAPI_APP_ID="{sandbox.app_id}", '
+        f'WXJSAPI_APP_SECRET="{sandbox.app_secret}", WXJSAPI_API_BASE_URL="{sandbox.url}"',
+    )
+    assert sandbox.url in block
+    exec(block, namespace)
+    app: Flask = namespace["app"]
+    return app
+
+
+def test_the_quickstart_makes_a_page_that_a_phone_accepts(readme: str, sandbox: Sandbox) -> None:
+    """The three lines and the template calls, as they stand, run against the sandbox."""
+    namespace: dict[str, Any] = {"__name__": "quickstart"}
+    app = _app_from(_blocks(readme, "python")[0], sandbox, namespace)
+    plain, sharing = _blocks(readme, "html+jinja")
+    with app.test_request_context("/?q=%E4%B8%AD"):
+        assert "chooseImage" in render_template_string(plain)
+        html = render_template_string(sharing, image_url="http://localhost/i.png")
+        assert "updateTimelineShareData" in html
+        values: dict[str, Any] = {}
+        exec(_blocks(readme, "python")[1], namespace, values)
+        config = namespace["wxjsapi"].config(["chooseImage"])
+    verdict = sandbox.verify(
+        appId=config["appId"],
+        nonceStr=config["nonceStr"],
+        timestamp=config["timestamp"],
+        signature=config["signature"],
+        url="http://localhost/?q=%E4%B8%AD",
+    )
+    assert verdict == "config:ok"
+
+
+def test_the_custom_server_keeps_the_ticket(readme: str, sandbox: Sandbox) -> None:
+    """The class in the README works with a session that does what SQLAlchemy's does."""
+    rows: dict[str, Any] = {}
+
+    class Ticket:
+        def __init__(self, key: str, record: dict[str, Any]) -> None:
+            self.key, self.record = key, record
+
+    class Session:
+        def get(self, model: type, key: str) -> Ticket | None:
+            return rows.get(key)
+
+        def merge(self, row: Ticket) -> None:
+            rows[row.key] = row
+
+        def commit(self) -> None:
+            pass
+
+    app = Flask("custom")
+    app.config.update(
+        TESTING=True,
+        WXJSAPI_APP_ID=sandbox.app_id,
+        WXJSAPI_APP_SECRET=sandbox.app_secret,
+        WXJSAPI_API_BASE_URL=sandbox.url,
+    )
+    db = type("db", (), {"session": Session()})
+    namespace: dict[str, Any] = {"app": app, "db": db, "Ticket": Ticket}
+    exec(_blocks(readme, "python")[2], namespace)
+    assert issubclass(namespace["DatabaseTicketServer"], TicketServer)
+    wxjsapi = WxJsApi(app)
+    with app.app_context():
+        ticket = wxjsapi.ticket
+    (row,) = rows.values()
+    assert Credential.from_dict(row.record).value == ticket
+
+
+def test_the_test_example_passes(readme: str, pytester: pytest.Pytester) -> None:
+    """The example test runs as it stands, beside a create_app like the quickstart's."""
+    prelude = """
+        from flask import Flask, render_template_string
+        from flask_wxjsapi import WxJsApi
+
+        def create_app(**config):
+            app = Flask(__name__)
+            app.config.update(config)
+            WxJsApi(app)
+
+            @app.get("/")
+            def index():
+                return render_template_string("{{ wx_script() }}")
+
+            return app
+    """
+    block = _blocks(readme, "python")[3]
+    plugins, _, test = block.partition("\n\n")
+    pytester.makeconftest(plugins)
+    pytester.makepyfile(textwrap.dedent(prelude) + "\n" + test)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+
+
+def test_both_languages_have_the_same_parts() -> None:
+    """Sections, code and links are in step."""
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in READMES]
+    counts = [
+        (
+            len(re.findall(r"^(?:-{3,}|~{3,})$", text, flags=re.M)),
+            len(re.findall(r"^\.\. code-block::", text, flags=re.M)),
+            len(re.findall(r"^\* ", text, flags=re.M)),
+            sorted(set(re.findall(r"WXJSAPI_\w+", text))),
+        )
+        for text in texts
+    ]
+    assert counts[0] == counts[1]
+
+
+def test_the_make_targets_named_in_the_docs_exist() -> None:
+    """A command that the docs name can be run."""
+    makefile = (ROOT / "Makefile").read_text()
+    for name in [*READMES, "CONTRIBUTING.rst"]:
+        for target in re.findall(r"make ([a-z-]+)", (ROOT / name).read_text(encoding="utf-8")):
+            assert re.search(rf"^[^#\n]*\b{target}\b.*:", makefile, flags=re.M), target
