@@ -1,0 +1,208 @@
+// The live panel. An application needs none of this.
+"use strict";
+
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const panel = $("panel");
+  const signed = panel.dataset.signed ? JSON.parse(panel.dataset.signed) : null;
+  const ownAddress = () => location.href.split("#")[0];
+  const REFRESH_PAUSE = 10; // seconds that refresh() takes between two renewals
+  const STATES = { fresh: "有效", stale: "待刷新", invalid: "无效" };
+  let ticketBorn = null; // Unix time in ms of the ticket now in use
+  let waitUntil = 0;
+
+  // Text is set only where it changes, so that a screen reader is not told the same twice.
+  function put(id, text) {
+    const element = $(id);
+    if (element && element.textContent !== text) element.textContent = text;
+  }
+
+  function chinese(text) {
+    const element = document.createElement("span");
+    element.lang = "zh-CN";
+    element.textContent = text;
+    return element;
+  }
+
+  function time(seconds) {
+    if (seconds === null) return "–";
+    if (seconds < 0) return "past";
+    const [h, m, s] = [seconds / 3600, (seconds / 60) % 60, seconds % 60].map(Math.floor);
+    const two = (number) => String(number).padStart(2, "0");
+    if (h) return `${h}:${two(m)}:${two(s)}`;
+    return m ? `${m} min ${two(s)} s` : `${s} s`;
+  }
+
+  async function ask(url, body) {
+    const options = { cache: "no-store", signal: AbortSignal.timeout?.(15000) };
+    if (body !== undefined) {
+      options.method = "POST";
+      options.headers = { "Content-Type": "application/json" };
+      options.body = JSON.stringify(body);
+    }
+    const response = await fetch(url, options);
+    if (!response.ok) throw new Error(`HTTP ${response.status}`);
+    return response.json();
+  }
+
+  // -- the ticket
+
+  function showTicket(ticket) {
+    const { state, age, refresh_in: refreshIn, expires_in: expiresIn } = ticket;
+    if ($("state").dataset.state !== state) {
+      if ($("state").dataset.state) put("news", `The ticket is ${state}.`);
+      $("state").replaceChildren(`${state} `, chinese(STATES[state]));
+      $("state").dataset.state = $("life").dataset.state = state;
+    }
+    if (age !== null) {
+      const life = age + expiresIn;
+      const passed = Math.min(100, (100 * age) / life);
+      const mark = (100 * (age + refreshIn)) / life;
+      $("passed").style.width = `${passed}%`;
+      $("life").setAttribute("aria-valuenow", Math.round(passed));
+      $("mark").style.left = $("mark-label").style.left = `${mark}%`;
+      $("mark-label").classList.toggle("at-end", mark > 85);
+      $("mark").hidden = $("mark-label").hidden = false;
+      const born = Date.now() - age * 1000;
+      if (ticketBorn !== null && born - ticketBorn > 900)
+        put("news", `The ticket was renewed at ${new Date().toLocaleTimeString()}.`);
+      ticketBorn = born;
+    }
+    put("age", time(age));
+    const next = refreshIn === null ? null : Math.max(refreshIn, ticket.retry_in || 0);
+    put("refresh-in", next !== null && next <= 0 ? "due" : time(next));
+    put("expires-in", time(expiresIn));
+    put("refreshed-by", ticket.refreshed_by || "–");
+    $("error").dataset.error = ticket.last_error ? "some" : "none";
+    put("last-error", ticket.last_error || "None since the last renewal.");
+    const pause = `WeChat is left alone for ${time(ticket.retry_in)}, unless refresh() is called.`;
+    put("retry", ticket.retry_in > 0 ? pause : "");
+  }
+
+  function showCalls({ calls, latest }) {
+    put("token-calls", String(calls.token));
+    put("ticket-calls", String(calls.ticket));
+    $("calls").replaceChildren(
+      ...latest.map(({ age, name, outcome }) => {
+        const [when, what, how] = ["time", "code", "b"].map((tag) => document.createElement(tag));
+        when.textContent = `${time(Math.max(0, age))} ago`;
+        what.textContent = name;
+        how.textContent = outcome === 0 ? "ok" : String(outcome);
+        how.className = outcome === 0 ? "ok" : "";
+        const item = document.createElement("li");
+        item.append(when, what, how);
+        return item;
+      }),
+    );
+  }
+
+  // -- the verdict
+
+  function showVerdict(errMsg, note) {
+    $("verdict").dataset.verdict = !errMsg ? "wait" : errMsg === "config:ok" ? "ok" : "bad";
+    put("errmsg", errMsg || "no config to judge");
+    put("verdict-note", note);
+  }
+
+  async function judge() {
+    if (!signed) return showVerdict(null, "This page was made without a ticket.");
+    const { appId, nonceStr, timestamp, signature } = signed;
+    const url = $("address").value;
+    const { errMsg } = await ask(panel.dataset.verdictUrl, {
+      appId, nonceStr, timestamp, signature, url,
+    });
+    if (url !== $("address").value) return; // typed on meanwhile
+    let note = "The address is the one that was signed.";
+    if (url !== ownAddress()) note = "This is not the address that was signed.";
+    else if (errMsg !== "config:ok")
+      note = "The ticket that signed this page is gone: reload. A phone asks once, at the start.";
+    showVerdict(errMsg, note);
+  }
+
+  function listenToPhone() {
+    // wx.ready fires after wx.error as well, so what counts is whether that came.
+    let failure = null;
+    const show = (errMsg) => {
+      $("hint").hidden = true;
+      $("verdict").hidden = false;
+      showVerdict(errMsg, "Said by this WeChat.");
+    };
+    window.wx.error(({ errMsg }) => show((failure = errMsg)));
+    window.wx.ready(() => show(failure || "config:ok"));
+  }
+
+  // -- the buttons
+
+  async function press(button) {
+    const left = Math.ceil((waitUntil - Date.now()) / 1000);
+    if (left > 0) return put("done", `The next renewal is granted in ${left} s.`);
+    waitUntil = Date.now() + REFRESH_PAUSE * 1000;
+    showPause();
+    put("done", "Asking …");
+    try {
+      const { asked } = await ask(button.dataset.url, {});
+      put("done", asked ? `Done: ${asked} ${asked === 1 ? "call" : "calls"}.` : "WeChat was not asked.");
+    } catch (error) {
+      put("done", `That did not work: ${error.message}.`);
+    }
+    await look();
+  }
+
+  function showPause() {
+    const left = Math.ceil((waitUntil - Date.now()) / 1000);
+    for (const button of $("buttons").querySelectorAll("button"))
+      button.setAttribute("aria-disabled", String(left > 0));
+  }
+
+  // -- once a second
+
+  async function look() {
+    try {
+      const { ticket, sandbox } = await ask(panel.dataset.stateUrl);
+      showTicket(ticket);
+      if (sandbox) {
+        showCalls(sandbox);
+        showPause();
+        await judge();
+      }
+      panel.classList.remove("is-gone");
+      $("gone").hidden = true;
+    } catch {
+      panel.classList.add("is-gone");
+      $("gone").hidden = false;
+      put("gone", "The server does not answer. Is the demo still running? 服务器无响应");
+    }
+  }
+
+  let timer = null;
+  let looking = false;
+
+  async function watch() {
+    clearTimeout(timer);
+    if (document.hidden || looking) return;
+    looking = true;
+    await look();
+    looking = false;
+    timer = setTimeout(watch, 1000);
+  }
+
+  document.addEventListener("visibilitychange", watch);
+  for (const link of document.querySelectorAll(".chips a"))
+    if (link.href === location.href) link.setAttribute("aria-current", "page");
+
+  if (panel.dataset.verdictUrl) {
+    $("address").value = ownAddress();
+    $("address").addEventListener("input", () => judge().catch(() => {}));
+    $("own-address").addEventListener("click", () => {
+      $("address").value = ownAddress();
+      judge().catch(() => {});
+    });
+    for (const button of $("buttons").querySelectorAll("button"))
+      button.addEventListener("click", () => press(button));
+  } else {
+    window.addEventListener("load", () => {
+      if (window.wx && /MicroMessenger/i.test(navigator.userAgent)) listenToPhone();
+    });
+  }
+  watch();
+})();
