@@ -309,6 +309,7 @@ def _build(app: Flask, settings: Settings) -> _State:
             open_tickets if settings.ticket_server is not None else None,
             prefix=f"wxjsapi:{{{account}}}:",
             lease_life=settings.refresh_timeout + _LEASE_EXTRA,
+            context=context,
         )
 
     def is_enabled() -> bool:

@@ -580,12 +580,12 @@ class Provider:
         failed = self._read_back_off(slot, session) or own
         if failed is not None:
             session.drop_note(_note(slot))
-            logger.info(
-                "The %s was renewed after %d failures.",
-                slot.kind,
-                failed.failures,
-                extra=self._extra("recovered", slot.kind),
-            )
+        logger.info(
+            "The %s was renewed%s.",
+            slot.kind,
+            f" after {failed.failures} failures" if failed else "",
+            extra=self._extra("recovered" if failed else "refreshed", slot.kind),
+        )
         facts = {"kind": slot.kind, "expires_at": credential.expires_at}
         flight.events.append(("refreshed", facts))
 

@@ -9,6 +9,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +29,10 @@ T = TypeVar("T")
 
 
 class TicketServer(ABC):
-    """Keeps tickets where the user wants them. Both methods run in an application context.
+    """Keeps tickets where the user wants them.
+
+    Each call of ``find`` and ``save`` has an application context of its own, so ``db.session``
+    of Flask-SQLAlchemy is a new one every time.
 
     An exception from any of them is logged with the class's name and treated as a store that
     is down: the pages go on with the ticket the process holds.
@@ -305,6 +309,7 @@ class Store:
     :param make_tickets: the same for the user's own ticket server, if there is one.
     :param prefix: put before a kind or a name to make a key.
     :param lease_life: seconds.
+    :param context: an application context for each call of the user's server.
     """
 
     def __init__(
@@ -314,9 +319,11 @@ class Store:
         *,
         prefix: str,
         lease_life: float,
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.prefix = prefix
         self.lease_life = lease_life
+        self.context = context
         self.has_custom_server = make_tickets is not None
         self._make: dict[str, Callable[[], Any] | None] = {
             "cache": make_cache,
@@ -447,7 +454,10 @@ class StoreSession:
         if part in self._failed:
             return None
         try:
-            result = action(self._store.server(part))
+            # A context each, and so a database session each: one that lived through a whole
+            # renewal would answer the second look with what it remembers of the first.
+            with self._store.context() if part == "tickets" else nullcontext():
+                result = action(self._store.server(part))
         except Exception as error:
             self._fail(part, error)
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from examples.custom_server.app import db
+from examples.custom_server.ticket_server import create_table, db
 
 from . import service
 
@@ -12,6 +12,5 @@ from . import service
 def create_app() -> Flask:
     app = service.create_app()
     db.init_app(app)
-    with app.app_context():
-        db.create_all()
+    create_table(app)
     return app

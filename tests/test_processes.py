@@ -30,8 +30,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     if request.param == "files":
         return {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")}
     return {
-        "SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path / 'tickets.db'}",
-        "WXJSAPI_TICKET_SERVER": "examples.custom_server.app:DatabaseTicketServer",
+        "SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path / 'tickets.db'}?timeout=10",
+        "WXJSAPI_TICKET_SERVER": "examples.custom_server.ticket_server:DatabaseTicketServer",
     }
 
 

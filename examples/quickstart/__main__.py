@@ -21,6 +21,7 @@ def main() -> int | str:
     if not os.environ.get("FLASK_WXJSAPI_APP_ID"):
         os.environ["FLASK_DEBUG"] = "1"  # the extension takes its sandbox in debug mode only
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("flask_wxjsapi").setLevel(logging.INFO)  # says when a ticket is renewed
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the panel asks every second
     try:
         port, ttl = _read_port(), read_ttl()
