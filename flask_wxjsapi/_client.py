@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import math
@@ -249,7 +250,9 @@ def _exchange(
                 stream=True,
             ) as response:
                 text = response.raw.read(_BODY_LIMIT, decode_content=True)
-                return response.status_code, text
+                if time.monotonic() - started < timeout:  # else it may have been cut off
+                    return response.status_code, text
+                reason = ""
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         reason = _reason(error)
     if time.monotonic() - started >= timeout:
@@ -261,7 +264,10 @@ def _exchange(
 def is_loopback(base_url: str) -> bool:
     """Whether a URL stays on this machine."""
     host = urlsplit(base_url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _reason(error: BaseException) -> str:
@@ -290,28 +296,29 @@ _call = threading.local()
 class _CutOff:
     """The sockets of one call, and the end of all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
         self._sockets: list[socket.socket] = []
-        self._over = False
 
     def add(self, sock: socket.socket) -> None:
-        self._sockets.append(sock)
-        if self._over:
-            self.shut_down()
+        # A duplicate: TLS takes the socket itself away, and both shut down the connection.
+        self._sockets.append(sock.dup())
 
     def shut_down(self) -> None:
-        self._over = True
         for sock in self._sockets:
             try:
-                # Not the TLS socket's own shutdown: it would take its state from the reader.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+    def close(self) -> None:
+        for sock in self._sockets:
+            sock.close()
 
 
 @contextmanager
 def _cut_off_after(seconds: float) -> Iterator[None]:
-    cut_off = _call.cut_off = _CutOff()
+    cut_off = _call.cut_off = _CutOff(seconds)
     timer = threading.Timer(seconds, cut_off.shut_down)
     timer.daemon = True
     timer.start()
@@ -319,18 +326,41 @@ def _cut_off_after(seconds: float) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        cut_off.close()
+
+
+def _connect(host: str, port: int, timeout: float) -> socket.socket:
+    """One time limit for all addresses of a name, where urllib3 gives each its own."""
+    cut_off: _CutOff = _call.cut_off
+    failure: OSError = TimeoutError("timed out")
+    for family, kind, proto, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, proto)
+        sock.settimeout(max(0.001, min(timeout, cut_off.deadline - time.monotonic())))
+        try:
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            cut_off.add(sock)
+            return sock
+    raise failure
 
 
 class _HTTPConnection(urllib3.connection.HTTPConnection):
-    def connect(self) -> None:
-        super().connect()
-        _call.cut_off.add(self.sock)
+    def _new_conn(self) -> socket.socket:
+        return _connect(self._dns_host, self.port, _CONNECT_TIMEOUT)
 
 
 class _HTTPSConnection(urllib3.connection.HTTPSConnection):
-    def connect(self) -> None:
-        super().connect()
-        _call.cut_off.add(self.sock)
+    def _new_conn(self) -> socket.socket:
+        return _connect(self._dns_host, self.port, _CONNECT_TIMEOUT)
+
+    def _tunnel(self) -> None:
+        super()._tunnel()
+        if time.monotonic() >= _call.cut_off.deadline:
+            raise TimeoutError("timed out")  # a proxy's answer that was cut off looks like a yes
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
@@ -356,9 +386,9 @@ class _Adapter(HTTPAdapter):
 
 
 class _Redaction(logging.Filter):
-    """Takes tokens and secrets out of urllib3's debug line, which quotes the query."""
+    """Takes tokens and secrets out of urllib3's lines, which quote the query."""
 
-    _QUERY = re.compile(r"\b((?:access_token|secret|corpsecret)=)[^&\s\"']+")
+    _QUERY = re.compile(r"\b((?:access_token|secret|corpsecret)=)[^&\s\"')]+")
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -368,4 +398,5 @@ class _Redaction(logging.Filter):
         return True
 
 
-logging.getLogger("urllib3.connectionpool").addFilter(_Redaction())
+for _name in ("connection", "connectionpool", "poolmanager", "response", "util.retry"):
+    logging.getLogger(f"urllib3.{_name}").addFilter(_Redaction())

@@ -166,10 +166,15 @@ def _base_url(value: object) -> str:
     if url == SANDBOX:
         return url
     if not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f'must be a URL such as {WECHAT_URL} or "sandbox", got {value!r}')
+        raise ValueError(f'must be a URL such as {WECHAT_URL} or "sandbox"{_got(value)}')
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)):
         return url
-    raise ValueError(f"must be https (or http on this machine): it carries secrets. Got {value!r}")
+    raise ValueError(f"must be https (or http on this machine): it carries secrets{_got(value)}")
+
+
+def _got(value: object) -> str:
+    """The offending value, unless a password may stand in it."""
+    return "" if "@" in str(value) else f", got {value!r}"
 
 
 def _origin(value: object) -> str:
@@ -177,8 +182,9 @@ def _origin(value: object) -> str:
     parts = urlsplit(url)
     is_origin = url in (f"http://{parts.netloc}", f"https://{parts.netloc}")
     if is_origin and parts.hostname and url.isascii() and "@" not in url:
-        return url
-    raise ValueError(f"must be scheme and host, such as https://example.com, got {value!r}")
+        # As a browser shows it: in lower case, without the port that goes without saying.
+        return url.lower().removesuffix({"http": ":80", "https": ":443"}[parts.scheme])
+    raise ValueError(f"must be scheme and host, such as https://example.com{_got(value)}")
 
 
 def _mapping(value: object) -> dict[str, Any]:

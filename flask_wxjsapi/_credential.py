@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -14,6 +13,8 @@ JSAPI_TICKET: Final = "jsapi_ticket"
 
 #: Nobody gets a credential in the last seconds of its life: the page has yet to use it.
 _MARGIN = 10.0
+#: Unix times beyond this are nonsense.
+_FAR = 1e12
 #: How far the clocks of two machines may disagree, in seconds, before a record is distrusted.
 CLOCK_SKEW: Final = 120.0
 
@@ -49,10 +50,9 @@ class Credential:
             raise ValueError("value must not be empty or contain spaces")
         for name in ("issued_at", "expires_at"):
             number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, (int, float)):
-                raise ValueError(f"{name} must be a number of seconds (Unix time)")
-            if not math.isfinite(number):
-                raise ValueError(f"{name} must be finite")
+            is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+            if not (is_number and abs(number) < _FAR):  # which NaN is not, either
+                raise ValueError(f"{name} must be a Unix time in seconds")
         if self.expires_at <= self.issued_at:
             raise ValueError("expires_at must be later than issued_at")
         if isinstance(self.generation, bool) or not isinstance(self.generation, int):
@@ -106,8 +106,11 @@ class Credential:
         return State.FRESH
 
     def is_newer_than(self, other: Credential | None) -> bool:
-        """Whether this record replaces the other one."""
+        """Whether this record replaces the other one.
+
+        Within a second two times count as the same: a store may keep them less exactly.
+        """
         return other is None or (self.generation, self.issued_at) > (
             other.generation,
-            other.issued_at,
+            other.issued_at + 1,
         )

@@ -291,23 +291,25 @@ def _build(app: Flask, settings: Settings) -> _State:
         sandbox.add_account(settings.app_id, settings.app_secret)
         return sandbox.url
 
+    server = settings.ticket_server
     caches = CacheSettings(app.config, settings.cache)
 
     def open_cache() -> CacheServer:
         return caches.open(the_app())
 
     def open_tickets() -> TicketServer:
-        server = settings.ticket_server
         made: TicketServer = server() if isinstance(server, type) else server
         return made
 
     def open_store() -> Store:
-        # Braces: a Redis Cluster keeps what has the same text in them on one node.
+        # The tilde: what an app clears by its own prefix does not start with one. The braces: a
+        # Redis Cluster keeps what has the same text in them on one node.
         account = f"{urlsplit(base_url()).netloc}/{settings.app_id}"
         return Store(
             open_cache,
-            open_tickets if settings.ticket_server is not None else None,
-            prefix=f"wxjsapi:{{{account}}}:",
+            open_tickets if server is not None else None,
+            custom_name=getattr(server, "__name__", type(server).__name__),
+            prefix=f"~wxjsapi:{{{account}}}:",
             lease_life=settings.refresh_timeout + _LEASE_EXTRA,
             context=context,
         )
@@ -336,7 +338,7 @@ def _build(app: Flask, settings: Settings) -> _State:
         context=context,
         notify=notify,
     )
-    state = _State(settings, provider, Worker(provider, settings.name, is_enabled))
+    state = _State(settings, provider, Worker(provider, app, settings.name, is_enabled))
     return state
 
 

@@ -27,12 +27,16 @@ class LocalLease:
 
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
+        self._is_mine = False
 
     def acquire(self, blocking: bool = False) -> bool:
-        return self._lock.acquire(blocking=blocking)
+        self._is_mine = self._lock.acquire(blocking=blocking)
+        return self._is_mine
 
     def release(self) -> None:
-        self._lock.release()
+        if self._is_mine:
+            self._is_mine = False
+            self._lock.release()
 
 
 class FileLease:
@@ -94,7 +98,7 @@ def private_directory(path: Path) -> Path:
                 f"The directory {path} is a link or belongs to another user: remove it, or "
                 "choose another CACHE_DIR."
             )
-        if status.st_mode & 0o077:
+        if status.st_mode & 0o777 != 0o700:  # whatever the umask made of it
             path.chmod(0o700)
     return path
 

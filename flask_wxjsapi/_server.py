@@ -148,7 +148,7 @@ class CacheServer(TicketServer):
         """
         self._prepare()
         data = json.dumps(value) if self._as_text else value
-        if self._backend.set(key, data, timeout=math.ceil(life)) is False:
+        if self._backend.set(key, data, timeout=math.ceil(min(life, _LONGEST))) is False:
             raise OSError("the cache did not take it")
         self._damaged.discard(key)
 
@@ -174,14 +174,21 @@ class CacheServer(TicketServer):
     def _prepare(self) -> None:
         """Before a directory is used: it is there, it is ours, and all in it can be read.
 
-        A file of another user (a command once run as root) would hold cachelib up for 16 s.
+        A file of another user (a command once run as root) would hold cachelib up for 16 s, and
+        one without a whole head makes it log a traceback at every look.
         """
         if self._directory is None:
             return
         private_directory(self._directory)
-        for entry in os.scandir(self._directory):
-            if not os.access(entry, os.R_OK | os.W_OK):
-                os.unlink(entry)
+        for path in self._directory.iterdir():
+            try:
+                is_short = path.stat().st_size < 4 and path.suffix != CACHELIB_SKIPS
+                if is_short or not os.access(path, os.R_OK | os.W_OK):
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # another process has put its temporary file in place
+            if is_short:
+                self._report_damage(path.name, "cut short")
 
     def _report_damage(self, key: str, problem: str) -> None:
         if key not in self._damaged:
@@ -198,11 +205,23 @@ class CacheServer(TicketServer):
 CACHELIB_SKIPS = ".__wz_cache"
 
 
+#: The longest that a record is kept, in seconds: memcached takes more for a date.
+_LONGEST = 30 * 86400.0
+
+_DAMAGE = (
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
 def _is_damage(error: Exception) -> bool:
     """Whether an exception from a read tells of the value rather than of the store."""
-    return isinstance(
-        error, (ValueError, TypeError, LookupError, AttributeError, EOFError, ImportError)
-    ) or str(error).startswith("WRONGTYPE")
+    return isinstance(error, _DAMAGE) or str(error).startswith("WRONGTYPE")
 
 
 class CacheSettings:
@@ -272,9 +291,12 @@ _OLD_NAMES = {
 def _imported(name: object) -> Any:
     path = str(name)
     try:
-        return import_string(path if "." in path else f"flask_caching.backends.{path}")
+        found = import_string(path if "." in path else f"flask_caching.backends.{path}")
     except ImportError:
         pass
+    else:
+        if callable(found):
+            return found
     raise RuntimeError(
         f"CACHE_TYPE is {name!r}, which is not a backend: use SimpleCache, FileSystemCache, "
         "RedisCache or another of Flask-Caching's, or a dotted path."
@@ -307,6 +329,7 @@ class Store:
     :param make_cache: called once, on first use, for the server that keeps tokens, notes and
         (without a custom server) tickets.
     :param make_tickets: the same for the user's own ticket server, if there is one.
+    :param custom_name: what the log calls it.
     :param prefix: put before a kind or a name to make a key.
     :param lease_life: seconds.
     :param context: an application context for each call of the user's server.
@@ -317,10 +340,12 @@ class Store:
         make_cache: Callable[[], CacheServer],
         make_tickets: Callable[[], TicketServer] | None,
         *,
+        custom_name: str = "",
         prefix: str,
         lease_life: float,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
+        self._custom_name = custom_name
         self.prefix = prefix
         self.lease_life = lease_life
         self.context = context
@@ -359,7 +384,7 @@ class Store:
 
     def _name(self, part: str) -> str:
         if part == "tickets":
-            return f"The ticket server {type(self._servers.get(part)).__name__}"
+            return f"The ticket server {self._custom_name}"
         return f"The {part} of {self.prefix}"
 
 
@@ -374,11 +399,14 @@ class StoreSession:
     def find(self, kind: str) -> Credential | None:
         """The stored credential; None also where the store does not answer."""
         key = self._store.prefix + kind
-        found = self._attempt(self._part(kind), lambda server: server.find(key))
-        if found is not None and not isinstance(found, Credential):
-            self._fail(self._part(kind), TypeError(f"find() returned {type(found).__name__}"))
-            return None
-        return found
+
+        def find(server: Any) -> Credential | None:
+            found = server.find(key)
+            if found is None or isinstance(found, Credential):
+                return found
+            raise OSError(f"find() returned {type(found).__name__}, not a Credential")
+
+        return self._attempt(self._part(kind), find)
 
     def save(self, kind: str, credential: Credential) -> None:
         """Store a credential, unless a newer one is there."""
@@ -471,7 +499,7 @@ class StoreSession:
 
 def _reason(error: Exception) -> str:
     """What a log may say of a store's failure: a text only where it cannot quote a value."""
-    is_connection = isinstance(error, OSError) or any(
+    is_safe = isinstance(error, OSError) or any(
         base.__name__ in ("ConnectionError", "TimeoutError") for base in type(error).__mro__
     )
-    return f"{type(error).__name__}: {error}"[:300] if is_connection else describe(error)
+    return f"{type(error).__name__}: {error}"[:300] if is_safe else describe(error)

@@ -35,7 +35,9 @@ def _origin(environ: WSGIEnvironment) -> str:
     scheme = environ["wsgi.url_scheme"]
     host = environ.get("HTTP_HOST")
     if not host:
-        host = f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+        name = environ["SERVER_NAME"]
+        host = f"[{name}]" if ":" in name else name
+        host += f":{environ['SERVER_PORT']}"
     if not _HOST.fullmatch(host):
         raise SecurityError(f"The Host header {host!r} is not a host name.")
     # A browser never shows the default port, but a proxy may add it to the header.
@@ -53,23 +55,25 @@ def _raw_path(environ: WSGIEnvironment) -> str:
     raw = raw.partition("#")[0]
     if not raw.isascii():
         raw = raw.encode("latin-1", "replace").decode("utf-8", "replace")
-    prefix = environ.get("SCRIPT_NAME", "").rstrip("/")
-    if prefix and not _has_prefix(raw.partition("?")[0], prefix, environ["PATH_INFO"]):
-        raw = _quoted(prefix) + raw
-    return str(raw)
+    return _missing_prefix(environ, raw.partition("?")[0]) + raw
 
 
-def _has_prefix(path: str, prefix: str, path_info: str) -> bool:
-    """Whether the raw path still has SCRIPT_NAME in front (mounted) or not (stripped).
+def _missing_prefix(environ: WSGIEnvironment, path: str) -> str:
+    """What a proxy stripped from the path, as SCRIPT_NAME knows it.
 
-    Where a server's own decoding makes both comparisons fail, the text decides.
+    A raw path has the prefix where the app is mounted below it, lacks it where a proxy took it
+    away, and has the latter half of it where both happened: the decoded whole tells.
     """
+    prefix = environ.get("SCRIPT_NAME", "").rstrip("/")
+    if not prefix:
+        return ""
+    whole = prefix + environ.get("PATH_INFO", "")
     for decoded in (unquote_to_bytes(path).decode("latin-1"), _wsgi(unquote(path))):
-        if decoded == prefix + path_info:
-            return True
-        if decoded == path_info:
-            return False
-    return (path + "/").startswith(_quoted(prefix) + "/")
+        missing = whole.removesuffix(decoded)
+        if whole.endswith(decoded) and prefix.startswith(missing):
+            return _quoted(missing)
+    # The server decodes a bad escape in a way of its own: let the text decide.
+    return "" if f"{path}/".startswith(f"{_quoted(prefix)}/") else _quoted(prefix)
 
 
 def _rebuilt(environ: WSGIEnvironment) -> str:

@@ -41,11 +41,15 @@ class Worker:
     belongs to a PID, and whoever comes by in a new process starts a new one.
 
     :param provider: held weakly, and with it the app: a thread keeps neither alive.
+    :param owner: the app; the thread ends when it is gone, even before its provider is.
     :param is_enabled: asked when a thread would start.
     """
 
-    def __init__(self, provider: Provider, name: str, is_enabled: Callable[[], bool]) -> None:
+    def __init__(
+        self, provider: Provider, owner: object, name: str, is_enabled: Callable[[], bool]
+    ) -> None:
         self._provider = weakref.ref(provider)
+        self._owner = weakref.ref(owner)
         self._name = name
         self._is_enabled = is_enabled
         self._is_closed = False
@@ -90,7 +94,7 @@ class Worker:
             logger.warning("The background thread died; a new one takes its place.")
         self._current = run
         name = f"wxjsapi-{self._name}"
-        args = (self._provider, run)
+        args = (self._provider, self._owner, run)
         try:
             threading.Thread(target=_loop, args=args, name=name, daemon=True).start()
         except RuntimeError as error:  # no more threads, or the interpreter is on its way out
@@ -99,12 +103,12 @@ class Worker:
         return run.is_running
 
 
-def _loop(provider_ref: weakref.ref[Provider], run: _Run) -> None:
+def _loop(provider_ref: weakref.ref[Provider], owner_ref: weakref.ref[object], run: _Run) -> None:
     delay = 0.0
     try:
         while not run.stop.wait(delay):
             provider = provider_ref()
-            if provider is None:
+            if provider is None or owner_ref() is None:
                 return
             try:
                 delay = provider.sync()

@@ -803,6 +803,8 @@ def embedded(**options: Any) -> Sandbox:
         inherited = _embedded.pop(owner, None)
         if inherited and inherited._server:  # this child must not keep its parent's port open
             inherited._server.server_close()
+    # Not the usual account: an application may bring one of that name with a secret of its own.
+    options.setdefault("app_id", "wx-embedded-sandbox")
     sandbox = _embedded.get(pid) or _embedded.setdefault(pid, Sandbox(**options))
     return sandbox.serve()
 

@@ -205,7 +205,7 @@ def test_a_flushed_redis_gets_its_records_back(valkey: Valkey, tmp_path: Path) -
                 client.flushall()
 
                 def has_both() -> bool:
-                    names = {key.decode().rpartition(":")[2] for key in client.keys("wxjsapi:*")}
+                    names = {key.decode().rpartition(":")[2] for key in client.keys("~wxjsapi:*")}
                     return {"access_token", "jsapi_ticket"} <= names
 
                 wait_until(has_both, 20, "token and ticket are back")

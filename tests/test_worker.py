@@ -49,7 +49,7 @@ def provider() -> FakeProvider:
 
 @pytest.fixture
 def worker(provider: FakeProvider) -> Iterator[Worker]:
-    worker = Worker(provider, "test", lambda: True)  # type: ignore[arg-type]
+    worker = Worker(provider, provider, "test", lambda: True)  # type: ignore[arg-type]
     yield worker
     worker.stop()
 
@@ -107,7 +107,7 @@ def test_a_dead_thread_is_replaced_and_the_log_says_so(
 def test_many_callers_start_one_thread(provider: FakeProvider) -> None:
     """Of several first uses at once exactly one starts the thread."""
     provider.delay = 60
-    worker = Worker(provider, "crowd", lambda: True)  # type: ignore[arg-type]
+    worker = Worker(provider, provider, "crowd", lambda: True)  # type: ignore[arg-type]
     barrier = threading.Barrier(32)
 
     def use() -> None:
@@ -125,7 +125,7 @@ def test_many_callers_start_one_thread(provider: FakeProvider) -> None:
 
 def test_switched_off_there_is_none(provider: FakeProvider) -> None:
     """BACKGROUND_REFRESH = False: no thread."""
-    worker = Worker(provider, "off", lambda: False)  # type: ignore[arg-type]
+    worker = Worker(provider, provider, "off", lambda: False)  # type: ignore[arg-type]
     assert not worker.ensure()
     assert not _threads("wxjsapi-off")
 
@@ -161,7 +161,7 @@ def test_a_thread_that_cannot_start_is_no_error(
 def test_it_ends_when_its_provider_is_gone() -> None:
     """A thread keeps neither provider nor app alive."""
     provider = FakeProvider()
-    worker = Worker(provider, "orphan", lambda: True)  # type: ignore[arg-type]
+    worker = Worker(provider, provider, "orphan", lambda: True)  # type: ignore[arg-type]
     worker.ensure()
     provider.wait_for_looks(1)
     (thread,) = _threads("wxjsapi-orphan")
