@@ -76,6 +76,17 @@ class Gunicorn:
         response.raise_for_status()
         return response.json()
 
+    def pids(self, count: int) -> set[int]:
+        """The PIDs of all workers, which are this many."""
+        found: set[int] = set()
+
+        def is_complete() -> bool:
+            found.update(answer["pid"] for answer in at_once(4 * count, lambda: self.get("/nap")))
+            return len(found) == count
+
+        wait_until(is_complete, 30, "every worker has answered")
+        return found
+
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 

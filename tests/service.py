@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -35,6 +36,12 @@ def create_app() -> Flask:
     def status() -> Any:
         found = wxjsapi.status()
         return jsonify(pid=os.getpid(), state=found.state, last_error=found.last_error)
+
+    @app.get("/nap")
+    def nap() -> Any:
+        """Busy for long enough that the next request goes to another worker."""
+        time.sleep(0.3)
+        return jsonify(pid=os.getpid())
 
     @app.get("/threads")
     def threads() -> Any:
