@@ -303,6 +303,8 @@ class _CutOff:
     def add(self, sock: socket.socket) -> None:
         # A duplicate: TLS takes the socket itself away, and both shut down the connection.
         self._sockets.append(sock.dup())
+        if time.monotonic() >= self.deadline:
+            self.shut_down()
 
     def shut_down(self) -> None:
         for sock in self._sockets:
@@ -334,15 +336,19 @@ def _connect(host: str, port: int, timeout: float) -> socket.socket:
     cut_off: _CutOff = _call.cut_off
     failure: OSError = TimeoutError("timed out")
     for family, kind, proto, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, proto)
-        sock.settimeout(max(0.001, min(timeout, cut_off.deadline - time.monotonic())))
         try:
+            sock = socket.socket(family, kind, proto)
+        except OSError as error:  # this host has no IPv6, say
+            failure = error
+            continue
+        try:
+            sock.settimeout(max(0.001, min(timeout, cut_off.deadline - time.monotonic())))
             sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             sock.close()
             failure = error
         else:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             cut_off.add(sock)
             return sock
     raise failure

@@ -141,7 +141,7 @@ def _choice(*choices: str) -> Callable[[object], str]:
 def _flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise ValueError(f"must be True or False, got {value!r}")
+    raise ValueError(f"must be True or False (true or false in the environment), got {value!r}")
 
 
 def _seconds(least: float) -> Callable[[object], float]:

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 TOKEN_REJECTED = frozenset({40001, 40014, 42001})
 
 _CHECK = 1.0  # seconds a process trusts its snapshot before it looks at PID and thread again
+_GRACE = 5.0  # seconds beyond its deadline after which a flight hangs; as long as a lease lives
 _MOMENT = 1.0  # seconds a failure answers for the readers that come after it
 _REFRESH_PAUSE = 10.0  # seconds between two refresh() of a cluster
 
@@ -99,7 +100,7 @@ class _Slot:
         self.wanted = False  # somebody here has read it, so the thread keeps it warm
         self.back_off: BackOff | None = None
         self.failure: WxJsApiError | None = None  # the last flight's, for the next moment
-        self.failed_at = -math.inf
+        self.landed_at = -math.inf
 
 
 class _Flight:
@@ -110,6 +111,7 @@ class _Flight:
         self.mode = mode
         self.deadline = deadline  # monotonic, seconds
         self.overdue = overdue  # the flight this one takes over from, which hangs
+        self.hangs: BackOff | None = None  # until when nobody takes over from this one
         self.ready = threading.Event()  # readers can go on; saving may still be under way
         self.done = threading.Event()
         self.error: WxJsApiError | None = None
@@ -216,8 +218,12 @@ class Provider:
 
     def _renew_in_passing(self, slot: _Slot, timeout: float) -> None:
         """Without the thread one caller renews a STALE credential; the others go on with it."""
-        process = self._process()
-        if slot.kind in process.flights or self._failed_lately(slot):
+        process, held = self._process(), slot.held
+        if slot.kind in process.flights or held is None:
+            return
+        # One that was tried since the refresh point and left it STALE may rest for a while.
+        was_tried = slot.landed_at >= held.refresh_at(self._ahead)
+        if was_tried and 0 <= self._time() - slot.landed_at < self._sync_interval:
             return
         flight, is_mine = self._board(process, slot, Mode.TRY)
         if is_mine:
@@ -236,7 +242,7 @@ class Provider:
 
     def _failed_lately(self, slot: _Slot) -> bool:
         """Whether a failure here is recent enough to answer without another look."""
-        return slot.failure is not None and 0 <= self._time() - slot.failed_at < _MOMENT
+        return slot.failure is not None and 0 <= self._time() - slot.landed_at < _MOMENT
 
     def _unavailable(self, slot: _Slot, error: WxJsApiError | None) -> TicketUnavailable:
         if isinstance(error, TicketUnavailable):
@@ -245,8 +251,7 @@ class Provider:
         unavailable = TicketUnavailable(
             math.ceil(back_off.retry_at - self._time()) if back_off else 1
         )
-        # The traceback stays behind: its frames hold what was being fetched.
-        unavailable.__cause__ = error and error.with_traceback(None)
+        unavailable.__cause__ = error
         return unavailable
 
     # -- the other ways in ---------------------------------------------------------------------
@@ -344,7 +349,7 @@ class Provider:
             for event in (flight.done,) if mode is Mode.FORCE else (flight.ready, flight.done):
                 if not event.wait(max(0.0, deadline - self._clock.monotonic())):
                     return None
-                if flight.mode >= mode:
+                if flight.mode >= mode or flight.hangs:
                     return flight
                 # A weaker one will do if there is its failure to share, or a credential.
                 if mode is not Mode.FORCE and (
@@ -357,10 +362,11 @@ class Provider:
         with process.lock:
             flight = process.flights.get(slot.kind)
             now = self._clock.monotonic()
-            if flight is not None and now < flight.deadline + 1:
-                return flight, False
             if flight is not None:
-                self._log_overdue(slot)
+                if flight.hangs is None and now >= flight.deadline + _GRACE:
+                    self._give_up(slot, flight)
+                if flight.hangs is None or flight.hangs.blocks(self._time()):
+                    return flight, False
             flight = _Flight(slot, mode, now + self._timeout, flight)
             process.flights[slot.kind] = flight
         try:
@@ -369,6 +375,22 @@ class Provider:
             flight.error = WxJsApiError(f"A renewal cannot start: {error}.")
             self._land(process, flight)
         return flight, True
+
+    def _give_up(self, slot: _Slot, flight: _Flight) -> None:
+        """Count a flight that hangs as failed, so that its waiters go and another can follow.
+
+        Its thread is lost until whatever it hangs in returns: hence the back-off.
+        """
+        last = flight.overdue.hangs if flight.overdue else None
+        flight.error = WxJsApiError(
+            "A renewal hangs: in a ticket server, an access token provider or the network."
+        )
+        flight.hangs = BackOff.after(flight.error, last, self._time(), self._random)
+        slot.back_off = flight.hangs
+        if last is None:
+            logger.error("%s", flight.error, extra=self._extra("renewal_hangs", slot.kind))
+        flight.ready.set()
+        flight.done.set()
 
     def _run(self, process: _Process, flight: _Flight) -> None:
         try:
@@ -388,11 +410,14 @@ class Provider:
                 self._land(process, flight)
 
     def _attempt_safely(self, process: _Process, flight: _Flight) -> None:
+        error: WxJsApiError | None = None
         try:
             self._attempt(process, flight)
-        except WxJsApiError as error:
-            flight.error = error
+        except WxJsApiError as raised:
+            # Without the traceback: its frames hold what was being fetched.
+            error = raised.with_traceback(None)
         finally:
+            flight.error = error
             if flight.session is not None:
                 flight.session.release_lease()
             self._land(process, flight)
@@ -403,7 +428,7 @@ class Provider:
         with process.lock:
             if process.flights.get(slot.kind) is flight:
                 del process.flights[slot.kind]
-                slot.failure, slot.failed_at = flight.error, self._time()
+                slot.failure, slot.landed_at = flight.error, self._time()
         flight.ready.set()
         flight.done.set()
 
@@ -622,14 +647,6 @@ class Provider:
 
     def _extra(self, event: str, kind: str, **facts: Any) -> dict[str, Any]:
         return {"wxjsapi": {"event": event, "account": self._name, "kind": kind, **facts}}
-
-    def _log_overdue(self, slot: _Slot) -> None:
-        logger.error(
-            "A renewal of the %s hangs, in a ticket server, a token provider or the network; "
-            "another one takes its place.",
-            slot.kind,
-            extra=self._extra("renewal_overdue", slot.kind),
-        )
 
 
 def _note(slot: _Slot) -> str:

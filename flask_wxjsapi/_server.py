@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -355,7 +356,7 @@ class Store:
             "tickets": make_tickets,
         }
         self._servers: dict[str, Any] = {}
-        self._down: set[str] = set()
+        self._down: set[tuple[str, str]] = set()
 
     def server(self, part: str) -> Any:
         """The server behind ``"cache"`` or ``"tickets"``; two threads get the same one."""
@@ -364,23 +365,27 @@ class Store:
             self._servers.setdefault(part, make())
         return self._servers[part]
 
-    def report(self, part: str, error: Exception | None) -> None:
-        """Log when a part goes down and when it is back, and nothing in between."""
-        if (error is not None) == (part in self._down):
+    def report(self, part: str, use: str, error: Exception | None) -> None:
+        """Log when a use of a part begins to fail and when it works again, and nothing between.
+
+        Per use, since a store may well be readable and yet take no writes.
+        """
+        if (error is not None) == ((part, use) in self._down):
             return
-        extra = {"event": "store_down" if error else "store_up", "store": part}
+        extra = {"event": "store_down" if error else "store_up", "store": part, "use": use}
         name = self._name(part)
         if error is not None:
-            self._down.add(part)
+            self._down.add((part, use))
             logger.warning(
-                "%s does not work (%s). Pages go on with the ticket this process holds.",
+                "%s cannot be %s (%s). Pages go on with the ticket this process holds.",
                 name,
+                use,
                 _reason(error),
                 extra={"wxjsapi": extra},
             )
         else:
-            self._down.discard(part)
-            logger.info("%s works again.", name, extra={"wxjsapi": extra})
+            self._down.discard((part, use))
+            logger.info("%s can be %s again.", name, use, extra={"wxjsapi": extra})
 
     def _name(self, part: str) -> str:
         if part == "tickets":
@@ -406,14 +411,15 @@ class StoreSession:
                 return found
             raise OSError(f"find() returned {type(found).__name__}, not a Credential")
 
-        return self._attempt(self._part(kind), find)
+        return self._attempt(self._part(kind), "read", find)
 
     def save(self, kind: str, credential: Credential) -> None:
         """Store a credential, unless a newer one is there."""
         stored = self.find(kind)
         if stored is None or credential.is_newer_than(stored):
             key = self._store.prefix + kind
-            self._attempt(self._part(kind), lambda server: server.save(key, credential))
+            save = methodcaller("save", key, credential)
+            self._attempt(self._part(kind), "written", save)
 
     def answers(self, kind: str) -> bool:
         """Whether the store has not failed in this renewal for a kind."""
@@ -422,16 +428,16 @@ class StoreSession:
     def note(self, name: str) -> dict[str, Any]:
         """A note of the engine's, or an empty dict."""
         key = self._store.prefix + name
-        return self._attempt("cache", lambda server: server.read(key)) or {}
+        return self._attempt("cache", "read", methodcaller("read", key)) or {}
 
     def put_note(self, name: str, note: dict[str, Any], life: float) -> None:
         """Keep a note for some seconds."""
         key = self._store.prefix + name
-        self._attempt("cache", lambda server: server.write(key, note, life))
+        self._attempt("cache", "written", methodcaller("write", key, note, life))
 
     def drop_note(self, name: str) -> None:
         key = self._store.prefix + name
-        self._attempt("cache", lambda server: server.delete(key))
+        self._attempt("cache", "written", methodcaller("delete", key))
 
     def take_lease(self) -> bool:
         """Try for the lease, without waiting.
@@ -446,9 +452,9 @@ class StoreSession:
             if not lease.acquire(blocking=False):
                 return False
         except Exception as error:
-            self._fail("lease", error)
+            self._fail("lease", "taken", error)
             return True
-        self._store.report("lease", None)
+        self._store.report("lease", "taken", None)
         self._lease = lease
         return True
 
@@ -459,7 +465,7 @@ class StoreSession:
             try:
                 lease.release()
             except Exception as error:
-                self._fail("lease", error)
+                self._fail("lease", "released", error)
 
     def _open_lease(self) -> Lease:
         store = self._store
@@ -478,7 +484,7 @@ class StoreSession:
         """A custom server keeps tickets only: one that ignores its key would mix them up."""
         return "tickets" if self._store.has_custom_server and kind != ACCESS_TOKEN else "cache"
 
-    def _attempt(self, part: str, action: Callable[[Any], T]) -> T | None:
+    def _attempt(self, part: str, use: str, action: Callable[[Any], T]) -> T | None:
         if part in self._failed:
             return None
         try:
@@ -487,14 +493,14 @@ class StoreSession:
             with self._store.context() if part == "tickets" else nullcontext():
                 result = action(self._store.server(part))
         except Exception as error:
-            self._fail(part, error)
+            self._fail(part, use, error)
             return None
-        self._store.report(part, None)
+        self._store.report(part, use, None)
         return result
 
-    def _fail(self, part: str, error: Exception) -> None:
+    def _fail(self, part: str, use: str, error: Exception) -> None:
         self._failed.add(part)
-        self._store.report(part, error)
+        self._store.report(part, use, error)
 
 
 def _reason(error: Exception) -> str:

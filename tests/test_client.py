@@ -754,7 +754,7 @@ def test_body_without_an_end(answering: Callable[..., Recorder]) -> None:
     assert isinstance(failure(lambda: fetch_token(client(server))), TransportError)
 
 
-def test_tls_handshake_that_drips(answering: Callable[..., Recorder]) -> None:
+def test_tls_handshake_that_drips() -> None:
     """The limit holds before there is any HTTP."""
     listener = socket.create_server(("127.0.0.1", 0))
 

@@ -20,7 +20,7 @@ APP_ID = "wx1234567890abcdef"
 SECRET = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
 
 
-def load(name: str = "default", **changes: Any) -> Settings:
+def load(name: str = "default", /, **changes: Any) -> Settings:
     """The settings of an account with good values, but for the changes."""
     keys = {"APP_ID": APP_ID, "APP_SECRET": SECRET, **changes}
     config = {key_prefix(name) + key: value for key, value in keys.items() if value is not _ABSENT}

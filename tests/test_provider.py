@@ -14,10 +14,10 @@ import pytest
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
 from flask_wxjsapi._provider import Mode
 from flask_wxjsapi._server import TicketServer
-from flask_wxjsapi.errors import TicketUnavailable, TransportError, WeChatAPIError
+from flask_wxjsapi.errors import TicketUnavailable, TransportError, WeChatAPIError, WxJsApiError
 
 from .conftest import FakeClock
-from .engine import DOWN, PREFIX, Cluster, FakeLease, says
+from .engine import DOWN, PREFIX, Cluster, FakeLease, Worker, says
 
 
 @pytest.fixture
@@ -907,6 +907,17 @@ def _hang_at(cluster: Cluster, kind: str, release: threading.Event) -> threading
     return hangs
 
 
+def _give_up_on(worker: Worker, cluster: Cluster) -> None:
+    """Let a renewal that hangs run out of time: it counts as failed, and a second later is past."""
+    cluster.clock.advance(16)
+    with pytest.raises(TicketUnavailable) as caught:
+        worker.ticket()
+    assert "hangs" in str(caught.value.__cause__)
+    with pytest.raises(WxJsApiError, match="hangs"):
+        worker.provider.refresh()
+    cluster.clock.advance(1.1)
+
+
 def test_a_renewal_that_hangs_is_replaced(
     cluster: Cluster, release: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -917,9 +928,29 @@ def test_a_renewal_that_hangs_is_replaced(
     with pytest.raises(TicketUnavailable):
         worker.provider.get(timeout=0)
     assert hangs.wait(30)
-    cluster.clock.advance(12)
+    _give_up_on(worker, cluster)
     assert worker.ticket() == "jsapi_ticket-1"
-    assert any("hangs" in record.getMessage() for record in caplog.records)
+    assert caplog.text.count("A renewal hangs") == 1
+
+
+def test_renewals_that_hang_for_ever_are_fewer_and_fewer(
+    cluster: Cluster, release: threading.Event
+) -> None:
+    """Each costs a thread until it returns, so they are under a back-off like other failures."""
+    worker = _real(cluster)
+    started: list[int] = []
+
+    def hang() -> None:
+        cluster.upstream.meanwhile = hang
+        started.append(1)
+        release.wait(30)
+
+    cluster.upstream.meanwhile = hang
+    for _ in range(400):  # a quarter of an hour and more
+        with pytest.raises(TicketUnavailable):
+            worker.provider.get(timeout=0)
+        cluster.clock.advance(5)
+    assert len(started) < 60
 
 
 def test_what_a_replaced_renewal_brings_at_last_replaces_nothing_newer(
@@ -932,7 +963,7 @@ def test_what_a_replaced_renewal_brings_at_last_replaces_nothing_newer(
         worker.provider.get(timeout=0)
     assert hangs.wait(30)
     (late,) = [t for t in threading.enumerate() if t.name == "wxjsapi-renewal-default"]
-    cluster.clock.advance(12)
+    _give_up_on(worker, cluster)
     assert worker.ticket() == "jsapi_ticket-2"
     release.set()
     late.join(30)
@@ -941,6 +972,44 @@ def test_what_a_replaced_renewal_brings_at_last_replaces_nothing_newer(
     stored = cluster.stored()
     assert stored is not None
     assert stored.value == "jsapi_ticket-2"
+
+
+def test_a_stale_ticket_with_the_store_down_is_not_looked_up_by_every_reader(
+    cluster: Cluster,
+) -> None:
+    """Without the thread, past the refresh point, one reader in SYNC_INTERVAL meets the store."""
+    worker = cluster.worker()
+    worker.has_thread = False
+    worker.ticket()
+    cluster.clock.advance(7001)
+    cluster.take_down()
+    broken = cluster.cache._backend
+    for _ in range(20):
+        worker.ticket()
+        cluster.clock.advance(0.2)
+    assert broken.calls == 1
+    cluster.clock.advance(5)
+    worker.ticket()
+    assert broken.calls == 2
+
+
+def test_a_store_that_takes_no_writes_is_logged_once(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A replica can be read and not written: that is one line, not two at every look."""
+    caplog.set_level(logging.INFO)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("read only")
+
+    cluster.backend.set = refuse
+    worker = cluster.worker()
+    for _ in range(5):
+        worker.ticket()
+        worker.sync()
+        cluster.clock.advance(5)
+    assert _events(caplog) == ["store_down"]
+    assert cluster.calls == (1, 1)
 
 
 def test_a_thread_that_cannot_start_is_a_clear_failure(cluster: Cluster) -> None:

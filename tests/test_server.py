@@ -1162,13 +1162,13 @@ def test_store_that_goes_down_is_logged_once(
             use_everything(StoreSession(store), JSAPI_TICKET)
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         (line,) = logged(caplog)
-        assert "does not work (OSError: no route)" in line
+        assert "cannot be read (OSError: no route)" in line
         caplog.clear()
         cache.error = None
         for _ in range(3):
             use_everything(StoreSession(store), JSAPI_TICKET)
         assert [record.levelname for record in caplog.records] == ["INFO"]
-        assert logged(caplog) == [f"The cache of {PREFIX} works again."]
+        assert logged(caplog) == [f"The cache of {PREFIX} can be read again."]
         caplog.clear()
 
 
@@ -1179,11 +1179,12 @@ def test_log_names_the_custom_server(
     tickets.error = RuntimeError("oops")
     StoreSession(custom_store).find(JSAPI_TICKET)
     (line,) = logged(caplog)
-    assert line.startswith("The ticket server Tickets does not work (RuntimeError (")
+    assert line.startswith("The ticket server Tickets cannot be read (RuntimeError (")
     (record,) = caplog.records
     assert record.wxjsapi == {  # type: ignore[attr-defined]
         "event": "store_down",
         "store": "tickets",
+        "use": "read",
     }
 
 
@@ -1287,7 +1288,7 @@ def test_find_of_a_wrong_type_counts_as_down(
     session.save(JSAPI_TICKET, TICKET)
     assert tickets.records == {KEY: wrong}
     (line,) = logged(caplog)
-    assert "The ticket server Tickets does not work (OSError: find() returned" in line
+    assert "The ticket server Tickets cannot be read (OSError: find() returned" in line
 
 
 def test_find_of_a_wrong_type_is_logged_once(
@@ -1383,7 +1384,7 @@ def test_lease_that_fails_is_done_without(
     assert "read-only file system" in line
     cache.lease_error = None
     assert StoreSession(store).take_lease()
-    assert logged(caplog)[1:] == [f"The lease of {PREFIX} works again."]
+    assert logged(caplog)[1:] == [f"The lease of {PREFIX} can be taken again."]
 
 
 class OwnLock:
@@ -1520,7 +1521,7 @@ def test_redis_that_is_down_costs_a_renewal_one_attempt(
     session.release_lease()
     assert attempts == [("127.0.0.1", port)]
     (line,) = logged(caplog)
-    assert "does not work (ConnectionError: " in line
+    assert "cannot be read (ConnectionError: " in line
     assert str(port) in line
 
 
@@ -1549,6 +1550,6 @@ def test_redis_that_is_back_is_used_again(
     session.save(JSAPI_TICKET, NEWER)
     assert session.find(JSAPI_TICKET) == NEWER
     assert [line.partition("(")[0] for line in logged(caplog)] == [
-        f"The cache of {PREFIX} does not work ",
-        f"The cache of {PREFIX} works again.",
+        f"The cache of {PREFIX} cannot be read ",
+        f"The cache of {PREFIX} can be read again.",
     ]

@@ -114,7 +114,7 @@ def test_keyword_only() -> None:
 def test_positional_arguments_are_a_type_error() -> None:
     """What is not named is not taken."""
     with pytest.raises(TypeError, match="positional"):
-        sign(TICKET, NONCE, TIMESTAMP, URL)  # type: ignore[misc]
+        sign(TICKET, NONCE, TIMESTAMP, URL)  # type: ignore[call-arg]
 
 
 def test_same_arguments_same_digest() -> None:

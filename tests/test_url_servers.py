@@ -181,7 +181,7 @@ class Page:
         """Whether the signature is that of a URL, computed with hashlib alone."""
         nonce, timestamp = self.config["nonceStr"], self.config["timestamp"]
         text = f"jsapi_ticket={self.ticket}&noncestr={nonce}&timestamp={timestamp}&url={url}"
-        return hashlib.sha1(text.encode()).hexdigest() == self.config["signature"]
+        return bool(hashlib.sha1(text.encode()).hexdigest() == self.config["signature"])
 
 
 @pytest.fixture(scope="module")
