@@ -340,7 +340,7 @@ def test_bad_value_names_its_key(key: str, value: object) -> None:
         ("ACCESS_TOKEN_PROVIDER", "no.such.module:provider", "no.such.module"),
         ("REFRESH_TIMEOUT", 0, "from 0.1 to 86400, got 0"),
         ("JS_API_LIST", "chooseImage", "JSON list"),
-        ("DEBUG", "False", "True or False, got 'False'"),
+        ("DEBUG", "False", "in the environment), got 'False'"),
         ("PUBLIC_ORIGIN", "https://example.com/app", "https://example.com, got"),
     ],
 )
