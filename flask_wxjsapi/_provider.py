@@ -454,9 +454,6 @@ class Provider:
         if flight.mode is Mode.FORCE:
             if self._was_refreshed_lately(process, session):
                 return
-        elif self._state(slot) is State.FRESH:
-            self._restore(slot, session)
-            return
         elif self._state(slot) is State.STALE and not session.answers(slot.kind):
             return  # the store is down: every process would ask, for a ticket that still does
         self._renew(slot, flight, session)
@@ -467,11 +464,15 @@ class Provider:
         :raises WxJsApiError: what the back-off in force is about.
         """
         slot = flight.slot
-        is_kept = [self._look(needed, session) for needed in self._chain(slot)]
+        lost = [needed for needed in self._chain(slot) if not self._look(needed, session)]
+        if lost and flight.mode is not Mode.LOOK:
+            if not session.is_leased:
+                return False
+            self._restore(lost, session)
         if flight.mode is Mode.FORCE:
             return False
         if self._state(slot) is State.FRESH:
-            return all(is_kept) or flight.mode is Mode.LOOK
+            return True
         for needed in self._chain(slot):
             needed.back_off = self._read_back_off(needed, session)
         back_off = self._back_off(slot)
@@ -501,19 +502,16 @@ class Provider:
         for needed in self._chain(slot):
             needed.back_off = None
 
-    def _restore(self, slot: _Slot, session: StoreSession) -> None:
+    def _restore(self, lost: list[_Slot], session: StoreSession) -> None:
         """Give a store that lost its records what this process holds. Under the lease."""
-        for needed in self._chain(slot):
-            if needed.held is not None and self._state(needed) is not State.INVALID:
-                session.save(needed.kind, needed.held)
+        for slot in lost:
+            if slot.held is not None:
+                session.save(slot.kind, slot.held)
 
     def _was_refreshed_lately(self, process: _Process, session: StoreSession) -> bool:
         now = self._time()
-        try:
-            last = max(float(session.note("refresh").get("at", -math.inf)), process.refreshed_at)
-        except (TypeError, ValueError):
-            last = process.refreshed_at
-        if abs(now - last) < _REFRESH_PAUSE:
+        times = [session.note("refresh").get("at"), process.refreshed_at]
+        if any(isinstance(at, (int, float)) and abs(now - at) < _REFRESH_PAUSE for at in times):
             return True
         process.refreshed_at = now
         session.put_note("refresh", {"at": now}, _REFRESH_PAUSE)

@@ -400,6 +400,7 @@ class StoreSession:
         self._store = store
         self._failed: set[str] = set()
         self._lease: Lease | None = None
+        self.is_leased = False  # or need not be, where take_lease() says so
 
     def find(self, kind: str) -> Credential | None:
         """The stored credential; None also where the store does not answer."""
@@ -445,8 +446,10 @@ class StoreSession:
         True without one where the store is down: there is no record to share then, and a lease
         would only make the processes queue for one fetch each.
         """
-        if self._failed:
-            return True
+        self.is_leased = bool(self._failed) or self._has_taken_lease()
+        return self.is_leased
+
+    def _has_taken_lease(self) -> bool:
         try:
             lease = self._open_lease()
             if not lease.acquire(blocking=False):

@@ -588,6 +588,20 @@ def test_a_lost_record_is_given_back_without_an_upstream_call(cluster: Cluster) 
     assert cluster.calls == (1, 1)
 
 
+def test_a_stale_record_is_given_back_as_well_while_wechat_is_away(cluster: Cluster) -> None:
+    """It still serves whoever starts now."""
+    worker = cluster.worker()
+    worker.ticket()
+    ticket = cluster.stored()
+    cluster.clock.advance(7001)
+    cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    worker.sync()
+    cluster.flush()
+    worker.sync()
+    assert cluster.stored() == ticket
+    assert cluster.worker().ticket() == "jsapi_ticket-1"
+
+
 def test_an_older_record_in_the_store_is_replaced_by_the_newer_one_held(cluster: Cluster) -> None:
     """A failover to a replica that lags behind loses nothing."""
     worker = cluster.worker()
@@ -752,6 +766,17 @@ def test_refresh_twice_in_ten_seconds_is_one_renewal_for_the_cluster(cluster: Cl
     assert second.provider.refresh().value == "jsapi_ticket-2"
 
 
+def test_the_pause_of_refresh_survives_a_clock_set_back(cluster: Cluster) -> None:
+    """A process whose own last refresh() seems to lie ahead still heeds the cluster's."""
+    first, second = cluster.workers(2)
+    second.provider.refresh()
+    cluster.clock.jump(-3600)
+    first.provider.refresh()
+    assert cluster.upstream.calls[JSAPI_TICKET] == 2
+    second.provider.refresh()
+    assert cluster.upstream.calls[JSAPI_TICKET] == 2
+
+
 def test_refresh_raises_the_real_error_and_then_rests(cluster: Cluster) -> None:
     """A failed refresh() counts for the ten seconds as well."""
     cluster.upstream.always[ACCESS_TOKEN] = says(40125)
@@ -782,11 +807,11 @@ def _threads(count: int, target: Callable[[], None]) -> list[threading.Thread]:
     return threads
 
 
-def _real(cluster: Cluster) -> Any:
+def _real(cluster: Cluster, **options: Any) -> Any:
     """A worker with real threads for its flights."""
     from flask_wxjsapi._provider import _spawn
 
-    return cluster.worker(spawn=_spawn)
+    return cluster.worker(spawn=_spawn, **options)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -957,12 +982,12 @@ def test_what_a_replaced_renewal_brings_at_last_replaces_nothing_newer(
     cluster: Cluster, release: threading.Event
 ) -> None:
     """The answer of a call that hung is older than what came in the meantime."""
-    worker = _real(cluster)
+    worker = _real(cluster, name="late")
     hangs = _hang_at(cluster, JSAPI_TICKET, release)
     with pytest.raises(TicketUnavailable):
         worker.provider.get(timeout=0)
     assert hangs.wait(30)
-    (late,) = [t for t in threading.enumerate() if t.name == "wxjsapi-renewal-default"]
+    (late,) = [t for t in threading.enumerate() if t.name == "wxjsapi-renewal-late"]
     _give_up_on(worker, cluster)
     assert worker.ticket() == "jsapi_ticket-2"
     release.set()
