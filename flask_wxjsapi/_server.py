@@ -148,6 +148,7 @@ class CacheServer(TicketServer):
         :raises OSError: when the backend says that it did not.
         """
         self._prepare()
+        self._probe()
         data = json.dumps(value) if self._as_text else value
         if self._backend.set(key, data, timeout=math.ceil(min(life, _LONGEST))) is False:
             raise OSError("the cache did not take it")
@@ -191,6 +192,19 @@ class CacheServer(TicketServer):
             if is_short:
                 self._report_damage(path.name, "cut short")
 
+    def _probe(self) -> None:
+        """Before a file is written: it can be. Else cachelib logs a traceback at every attempt,
+        and leaves a temporary file behind.
+
+        :raises OSError: the disk is full, or takes no writes.
+        """
+        if self._directory is not None:
+            path = self._directory / f"probe-{os.getpid()}-{threading.get_ident()}{CACHELIB_SKIPS}"
+            try:
+                path.write_bytes(bytes(_PROBE))
+            finally:
+                path.unlink(missing_ok=True)
+
     def _report_damage(self, key: str, problem: str) -> None:
         if key not in self._damaged:
             self._damaged.add(key)
@@ -205,6 +219,9 @@ class CacheServer(TicketServer):
 #: cachelib passes over files that end like this when it lists, clears and evicts.
 CACHELIB_SKIPS = ".__wz_cache"
 
+
+#: Bytes for which there must be room before a file is written: more than any record has.
+_PROBE = 8192
 
 #: The longest that a record is kept, in seconds: memcached takes more for a date.
 _LONGEST = 30 * 86400.0

@@ -45,13 +45,6 @@ MUTANTS = [
         MODEL,
     ),
     Mutant(
-        "margin removed, seen by the model",
-        "_credential",
-        "        return self.expires_at - min(_MARGIN, (self.expires_at - self.issued_at) / 10)",
-        "        return self.expires_at",
-        MODEL,
-    ),
-    Mutant(
         "shared back-off removed, seen by the model",
         "_provider",
         "        shared = BackOff.from_note(session.note(_note(slot)), self._digest)",
