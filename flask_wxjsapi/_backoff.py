@@ -26,11 +26,17 @@ class BackOff:
 
     @classmethod
     def after(
-        cls, error: WxJsApiError, last: BackOff | None, now: float, rng: random.Random
+        cls,
+        error: WxJsApiError,
+        last: BackOff | None,
+        now: float,
+        rng: random.Random,
+        calls: int = 1,
     ) -> BackOff:
         """The back-off that a failure brings, given the one before it.
 
         :param now: Unix time in seconds.
+        :param calls: how many the attempt took; the pause is as many times longer.
         """
         failures, since = (last.failures + 1, last.since) if last else (1, now)
         asked = reaction(error.errcode) if isinstance(error, WeChatAPIError) else None
@@ -38,7 +44,7 @@ class BackOff:
             delay = asked.hold
         else:
             cap = _SHORT if now - since < _LONG_AFTER else _LONG
-            delay = min(cap, 2.0 ** min(failures - 1, 10)) * rng.uniform(0.75, 1)
+            delay = calls * min(cap, 2.0 ** min(failures - 1, 10)) * rng.uniform(0.75, 1)
             if asked is not None and asked.until_minute:
                 delay = max(delay, 60 - now % 60)
         return cls(failures, since, delay, now + delay, error)

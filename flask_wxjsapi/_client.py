@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -290,7 +291,8 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 # A read timeout is per recv: a server that drips bytes is never timed out by it. So every
 # connection of a call notes its socket, and a timer shuts those down when the time is up.
 
-_call = threading.local()
+# A context variable, since greenlets have their own even where gevent patches late.
+_call: ContextVar[_CutOff] = ContextVar("_call")
 
 
 class _CutOff:
@@ -320,7 +322,8 @@ class _CutOff:
 
 @contextmanager
 def _cut_off_after(seconds: float) -> Iterator[None]:
-    cut_off = _call.cut_off = _CutOff(seconds)
+    cut_off = _CutOff(seconds)
+    _call.set(cut_off)
     timer = threading.Timer(seconds, cut_off.shut_down)
     timer.daemon = True
     timer.start()
@@ -333,7 +336,7 @@ def _cut_off_after(seconds: float) -> Iterator[None]:
 
 def _connect(host: str, port: int, timeout: float) -> socket.socket:
     """One time limit for all addresses of a name, where urllib3 gives each its own."""
-    cut_off: _CutOff = _call.cut_off
+    cut_off = _call.get()
     failure: OSError = TimeoutError("timed out")
     for family, kind, proto, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         try:
@@ -365,7 +368,7 @@ class _HTTPSConnection(urllib3.connection.HTTPSConnection):
 
     def _tunnel(self) -> None:
         super()._tunnel()
-        if time.monotonic() >= _call.cut_off.deadline:
+        if time.monotonic() >= _call.get().deadline:
             raise TimeoutError("timed out")  # a proxy's answer that was cut off looks like a yes
 
 

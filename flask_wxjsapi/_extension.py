@@ -153,7 +153,13 @@ class WxJsApi:
         :raises TicketUnavailable: when there is no ticket.
         """
         state = self._state()
-        return _signed(state, state.provider.get().value, js_api_list, open_tag_list, debug, url)
+        settings = state.settings
+        page = _page(settings, url)
+        names = settings.js_api_list if js_api_list is None else _names(js_api_list)
+        tags = settings.open_tag_list if open_tag_list is None else _names(open_tag_list)
+        debug = settings.debug if debug is None else debug
+        # Last: nothing that may raise comes after a ticket is in a local variable.
+        return _signed(settings.app_id, state.provider.get().value, page, names, tags, debug)
 
     def script(
         self,
@@ -192,7 +198,9 @@ class WxJsApi:
             )
         else:
             state.script_failed = False
-            config = _signed(state, ticket, names, None, None, url)
+            settings = state.settings
+            tags = settings.open_tag_list
+            config = _signed(settings.app_id, ticket, url, names, tags, settings.debug)
             body = Markup("wx.config(%s);") % htmlsafe_json_dumps(config)
             if share is not None:
                 body += _share_script({"link": url, **share})
@@ -346,27 +354,23 @@ def _build(app: Flask, settings: Settings) -> _State:
 
 
 def _signed(
-    state: _State,
+    app_id: str,
     ticket: str,
-    js_api_list: Iterable[str] | None,
-    open_tag_list: Iterable[str] | None,
-    debug: bool | None,
-    url: str | None,
+    page: str,
+    js_api_list: Iterable[str],
+    open_tag_list: Iterable[str],
+    debug: bool,
 ) -> WxConfig:
-    settings = state.settings
     noncestr = secrets.token_hex(8)
     timestamp = int(time.time())
-    page = _page(settings, url)
     return {
-        "debug": settings.debug if debug is None else debug,
-        "appId": settings.app_id,
+        "debug": debug,
+        "appId": app_id,
         "timestamp": timestamp,
         "nonceStr": noncestr,
         "signature": sign(ticket=ticket, noncestr=noncestr, timestamp=timestamp, url=page),
-        "jsApiList": list(settings.js_api_list) if js_api_list is None else _names(js_api_list),
-        "openTagList": (
-            list(settings.open_tag_list) if open_tag_list is None else _names(open_tag_list)
-        ),
+        "jsApiList": list(js_api_list),
+        "openTagList": list(open_tag_list),
     }
 
 

@@ -69,11 +69,17 @@ class RedisLease:
     def __init__(self, client: Any, key: str, life: float) -> None:
         from redis.lock import Lock
 
+        self._client, self._key, self._life = client, key, life
         # thread_local=False: an overdue renewal's lease is released by its successor's thread.
         self._lock = Lock(client, key, timeout=life, thread_local=False)
 
     def acquire(self, blocking: bool = False) -> bool:
-        return bool(self._lock.acquire(blocking=blocking))
+        if self._lock.acquire(blocking=blocking):
+            return True
+        if self._client.pttl(self._key) == -1:
+            # No lease of ours is without an end. It gets one, or nobody would ever have it.
+            self._client.pexpire(self._key, int(self._life * 1000))
+        return False
 
     def release(self) -> None:
         from redis.exceptions import LockError

@@ -99,6 +99,7 @@ class _Slot:
         self.window = _CLOSED
         self.wanted = False  # somebody here has read it, so the thread keeps it warm
         self.back_off: BackOff | None = None
+        self.was_rejected = False  # and the log has it
         self.failure: WxJsApiError | None = None  # the last flight's, for the next moment
         self.landed_at = -math.inf
 
@@ -238,7 +239,8 @@ class Provider:
             raise self._unavailable(slot, slot.failure)
         flight = self._fly(slot, Mode.WAIT, timeout)
         if self._state(slot) is State.INVALID:
-            raise self._unavailable(slot, flight.error if flight else None)
+            late = TransportError("The renewal did not end in time.")
+            raise self._unavailable(slot, flight.error if flight else late)
 
     def _failed_lately(self, slot: _Slot) -> bool:
         """Whether a failure here is recent enough to answer without another look."""
@@ -454,8 +456,8 @@ class Provider:
         if flight.mode is Mode.FORCE:
             if self._was_refreshed_lately(process, session):
                 return
-        elif self._state(slot) is State.STALE and not session.answers(slot.kind):
-            return  # the store is down: every process would ask, for a ticket that still does
+        elif self._state(slot) is State.STALE and not session.is_sound(slot.kind):
+            return  # no store or no lease: every process would ask, for a ticket that still does
         self._renew(slot, flight, session)
 
     def _is_settled(self, flight: _Flight, session: StoreSession) -> bool:
@@ -530,16 +532,19 @@ class Provider:
         used = token.held
         if used is None or self._fetch(slot, flight, session, used, may_be_rejected=True):
             return
-        logger.warning(
-            "WeChat no longer takes the access token: something else made it invalid. "
-            "A new one is asked for, once.",
-            extra=self._extra("token_rejected", token.kind),
-        )
+        if not token.was_rejected:
+            token.was_rejected = True
+            logger.warning(
+                "WeChat no longer takes the access token: something else made it invalid. "
+                "A new one is asked for, once.",
+                extra=self._extra("token_rejected", token.kind),
+            )
         self._look(token, session)
         if token.held is used:
             self._drop(token, used, session)
             self._fetch(token, flight, session, rejected=used)
-        self._fetch(slot, flight, session, token.held)
+        self._fetch(slot, flight, session, token.held, calls=3)
+        token.was_rejected = False
 
     def _drop(self, slot: _Slot, held: Credential, session: StoreSession) -> None:
         """Withdraw a credential everywhere: its successor is the same, already expired."""
@@ -560,6 +565,7 @@ class Provider:
         *,
         rejected: Credential | None = None,
         may_be_rejected: bool = False,
+        calls: int = 1,
     ) -> bool:
         """Ask, publish, save; False when the parent was rejected and that may be."""
         # Counted from what was known before the call: a holder that was stopped for longer
@@ -571,7 +577,7 @@ class Provider:
                 slot.kind,
                 parent=parent.value if parent else None,
                 rejected=rejected.value if rejected else None,
-                timeout=max(0.1, flight.deadline - self._clock.monotonic()),
+                timeout=self._time_left(flight),
             )
             credential = replace(
                 credential,
@@ -588,8 +594,17 @@ class Provider:
         if may_be_rejected and getattr(failure, "errcode", None) in TOKEN_REJECTED:
             return False
         # Raised out here, so that it carries no other exception along.
-        self._record_failure(slot, flight, session, failure)
+        self._record_failure(slot, flight, session, failure, calls)
         raise failure
+
+    def _time_left(self, flight: _Flight) -> float:
+        """Seconds for a call: a little less than its readers wait, so that they hear of it.
+
+        A slow store may have used the time up. WeChat is not to be blamed for that, and gets
+        some; it still ends before the lease does.
+        """
+        left = flight.deadline - self._clock.monotonic() - min(0.5, self._timeout / 10)
+        return max(left, min(1.0, self._timeout / 2))
 
     def _publish(
         self, slot: _Slot, flight: _Flight, session: StoreSession, credential: Credential
@@ -626,10 +641,16 @@ class Provider:
         return max(filter(None, (shared, slot.back_off)), key=by_retry_at, default=None)
 
     def _record_failure(
-        self, slot: _Slot, flight: _Flight, session: StoreSession, error: WxJsApiError
+        self,
+        slot: _Slot,
+        flight: _Flight,
+        session: StoreSession,
+        error: WxJsApiError,
+        calls: int,
     ) -> None:
         last = self._read_back_off(slot, session)
-        back_off = slot.back_off = BackOff.after(error, last, self._time(), self._random)
+        back_off = BackOff.after(error, last, self._time(), self._random, calls)
+        slot.back_off = back_off
         session.put_note(_note(slot), back_off.to_note(self._digest), back_off.note_life)
         if last is None or last.cause != back_off.cause:
             logger.warning(

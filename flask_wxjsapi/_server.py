@@ -185,7 +185,7 @@ class CacheServer(TicketServer):
         for path in self._directory.iterdir():
             try:
                 is_short = path.stat().st_size < 4 and path.suffix != CACHELIB_SKIPS
-                if is_short or not os.access(path, os.R_OK | os.W_OK):
+                if is_short or not os.access(path, os.R_OK):
                     path.unlink()
             except FileNotFoundError:
                 continue  # another process has put its temporary file in place
@@ -443,6 +443,10 @@ class StoreSession:
         """Whether the store has not failed in this renewal for a kind."""
         return self._part(kind) not in self._failed
 
+    def is_sound(self, kind: str) -> bool:
+        """Whether this renewal has the store for a kind, and the lease."""
+        return self.answers(kind) and self._lease is not None
+
     def note(self, name: str) -> dict[str, Any]:
         """A note of the engine's, or an empty dict."""
         key = self._store.prefix + name
@@ -485,7 +489,10 @@ class StoreSession:
             try:
                 lease.release()
             except Exception as error:
-                self._fail("lease", "released", error)
+                if not self._failed:  # else it is the outage that the log has already
+                    self._fail("lease", "released", error)
+            else:
+                self._store.report("lease", "released", None)
 
     def _open_lease(self) -> Lease:
         store = self._store

@@ -167,7 +167,7 @@ MUTANTS = [
     Mutant(
         "stale ticket renewed by every process while the store is down",
         "_provider",
-        "        elif self._state(slot) is State.STALE and not session.answers(slot.kind):",
+        "        elif self._state(slot) is State.STALE and not session.is_sound(slot.kind):",
         "        elif False:",
         "tests/test_provider.py::test_a_store_that_is_down_is_logged_once_and_costs_no_call",
     ),

@@ -51,7 +51,12 @@ class Gunicorn:
             self.process = subprocess.Popen(
                 self._command, cwd=ROOT, env=self._env, stdout=log, stderr=log
             )
-        wait_until(self._answers, 30, f"gunicorn answers: {self.log}")
+        try:
+            wait_until(self._answers, 30, f"gunicorn answers: {self.log}")
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
         return self
 
     def _answers(self) -> bool:
@@ -59,7 +64,7 @@ class Gunicorn:
         try:
             # A path that does not exist and so reads no ticket; nor is one fetched for it yet.
             return requests.get(f"{self.url}/threads", timeout=5).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def __exit__(self, *_: object) -> None:
