@@ -603,7 +603,7 @@ class Provider:
         A slow store may have used the time up. WeChat is not to be blamed for that, and gets
         some; it still ends before the lease does.
         """
-        left = flight.deadline - self._clock.monotonic() - min(0.5, self._timeout / 10)
+        left = flight.deadline - self._clock.monotonic() - min(1.0, self._timeout / 5)
         return max(left, min(1.0, self._timeout / 2))
 
     def _publish(

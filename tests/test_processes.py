@@ -161,6 +161,7 @@ def _connected_to(sandbox: Sandbox, pids: set[int]) -> int:
     raise AssertionError("no process is connected to the sandbox")
 
 
+@pytest.mark.slow
 def test_an_outage_of_wechat_is_not_noticed_while_the_ticket_lives(
     valkey: Valkey, tmp_path: Path
 ) -> None:

@@ -249,7 +249,7 @@ FAULTS = {
     "our directory removed": Fault(_remove_ours),
     "directory unreadable": Fault(_hide, _show, DOWN),
     "files unreadable": Fault(_hide_files),
-    "read-only": Fault(_make_read_only, _make_writable, DOWN, "mount"),
+    "read-only": Fault(_make_read_only, _make_writable, (), "mount"),
     "full disk": Fault(_fill, _empty, (), "mount"),
     "directory of another user": Fault(_give_away, _give_back, DOWN, "root"),
     "files of another user": Fault(_give_files_away, needs="root"),
