@@ -682,7 +682,7 @@ def test_a_paused_lease_holder_frees_nobody_elses_lease(bench: Bench) -> None:
     with bench.gunicorn("--workers=2", "--threads=4", **PAUSED) as gunicorn:
         pids = gunicorn.pids(2)
         bench.sandbox.fail("hang", path="getticket")
-        bench.sandbox.fail("slow:2.8", path="getticket")
+        bench.sandbox.fail("slow:2", path="getticket")
         first = read_in_background(gunicorn)
         wait_until(lambda: bench.sandbox.calls["getticket"] == 1, what="the holder asks")
         holder = _connected_to(bench.sandbox, pids)
