@@ -59,13 +59,6 @@ MUTANTS = [
         MODEL,
     ),
     Mutant(
-        "rejected token not dropped, seen by the model",
-        "_provider",
-        "            self._drop(token, used, session)\n",
-        "",
-        MODEL,
-    ),
-    Mutant(
         "lease never released",
         "_provider",
         "                flight.session.release_lease()\n            self._land",
