@@ -52,6 +52,8 @@ def worker(provider: FakeProvider) -> Iterator[Worker]:
     worker = Worker(provider, provider, "test", lambda: True)  # type: ignore[arg-type]
     yield worker
     worker.stop()
+    for thread in _threads():
+        thread.join(20)  # or the next test would count it
 
 
 def _threads(name: str = "wxjsapi-test") -> list[threading.Thread]:
