@@ -348,7 +348,9 @@ class Provider:
         deadline = self._clock.monotonic() + timeout
         while True:
             flight, _ = self._board(process, slot, mode)
-            for event in (flight.done,) if mode is Mode.FORCE else (flight.ready, flight.done):
+            # Readers go on as soon as they can; the thread and refresh() see it through.
+            is_reader = mode in (Mode.LOOK, Mode.WAIT)
+            for event in (flight.ready, flight.done) if is_reader else (flight.done,):
                 if not event.wait(max(0.0, deadline - self._clock.monotonic())):
                     return None
                 if flight.mode >= mode or flight.hangs:
