@@ -1,0 +1,153 @@
+"""A real Chromium inside "WeChat": real jweixin, and no way to any other host."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Route,
+    sync_playwright,
+)
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from ..conftest import require
+
+HERE = Path(__file__).parent
+MODULES = HERE / "node_modules"
+JWEIXIN = "jweixin-module/lib/index.js"
+IPHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 "
+    "(KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.50(0x18003234) NetType/WIFI Language/zh_CN"
+)
+ANDROID = (
+    "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 "
+    "Chrome/126.0.0.0 Mobile Safari/537.36 MicroMessenger/8.0.50.2701(0x28003253) Language/zh_CN"
+)
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # Every name is this machine: a page of https://shop.test is served by a test.
+    "--host-resolver-rules=MAP *.test 127.0.0.1",
+)
+
+
+@pytest.fixture(scope="session")
+def modules() -> Path:
+    """The npm packages of package.json, which ``make test`` puts here."""
+    if not (MODULES / JWEIXIN).exists():
+        npm = shutil.which("npm")
+        if npm is None:
+            require("chromium", "no npm, which brings the real jweixin for the browser tests")
+        command = [str(npm), "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]
+        subprocess.run(command, cwd=HERE, check=True, stdin=subprocess.DEVNULL)
+    return MODULES
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    binary = shutil.which("chromium")
+    if binary is None:
+        require("chromium", "no chromium on PATH, so no browser tests: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=list(_FLAGS))
+        yield browser
+        browser.close()
+
+
+class Phone:
+    """One visitor's browser.
+
+    ``console`` has what its pages said there, ``errors`` the exceptions nobody caught, and
+    ``blocked`` the hosts that a page asked for and did not get.
+    """
+
+    def __init__(self, context: BrowserContext, modules: Path) -> None:
+        self.context = context
+        self.console: list[str] = []
+        self.errors: list[str] = []
+        self.blocked: list[str] = []
+        #: What a URL that matches is answered with: text, or None to break the connection.
+        self.served: dict[str, str | None] = {
+            r"https://res2?\.wx\.qq\.com/open/js/jweixin-.*": (modules / JWEIXIN).read_text()
+        }
+        context.route("**/*", self._route)
+        context.on("console", self._on_console)
+        context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        self.page: Page = context.new_page()
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        self.console.append(message.text)
+
+    def _route(self, route: Route) -> None:
+        url = route.request.url
+        for pattern, text in self.served.items():
+            if re.fullmatch(pattern, url):
+                if text is None:
+                    return route.abort()
+                headers = {"Access-Control-Allow-Origin": "*"}
+                return route.fulfill(body=text, content_type="text/javascript", headers=headers)
+        host = urlsplit(url).hostname or ""
+        if host in ("127.0.0.1", "localhost") or host.endswith(".test"):
+            return route.continue_()
+        self.blocked.append(host)
+        return route.abort()
+
+
+@pytest.fixture
+def open_phone(chromium: Browser, modules: Path) -> Iterator[Callable[..., Phone]]:
+    """``open_phone(user_agent)``: a visitor, inside WeChat on Android unless told otherwise."""
+    contexts: list[BrowserContext] = []
+
+    def open_one(user_agent: str | None = ANDROID, **options: Any) -> Phone:
+        context = chromium.new_context(user_agent=user_agent, ignore_https_errors=True, **options)
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        return Phone(context, modules)
+
+    yield open_one
+    for context in contexts:
+        context.close()
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """``serve(wsgi_app)``: on a free port of this machine; returns ``http://127.0.0.1:port``."""
+    servers: list[Any] = []
+
+    def start(app: Any, **options: Any) -> str:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        server = make_server(
+            "127.0.0.1", 0, app, threaded=True, request_handler=_QuietHandler, **options
+        )
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        servers.append(server)
+        scheme = "https" if options.get("ssl_context") else "http"
+        return f"{scheme}://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
