@@ -35,7 +35,18 @@ TOKEN_REJECTED = frozenset({40001, 40014, 42001})
 _CHECK = 1.0  # seconds a process trusts its snapshot before it looks at PID and thread again
 _GRACE = 5.0  # seconds beyond its deadline after which a flight hangs; as long as a lease lives
 _MOMENT = 1.0  # seconds a failure answers for the readers that come after it
-_REFRESH_PAUSE = 10.0  # seconds between two refresh() of a cluster
+
+
+_SAME_TICKET = (
+    "The ticket is the one that WeChat names, so the page was signed for another URL than the "
+    "browser has: look at the proxy's headers and at caches of the page. "
+    "'flask wxjsapi verify' finds the difference."
+)
+_OTHER_TICKET = (
+    "WeChat names another ticket by now, and the pages are signed with that one. If it happens "
+    "again, another service asks for tickets of this account: let both share one."
+)
+_UNVERIFIED = "Whether the ticket is the right one could not be found out; see the line before."
 
 
 class Clock(Protocol):
@@ -52,7 +63,39 @@ class Mode(IntEnum):
     LOOK = 0  #: read the store
     TRY = 1  #: and renew what is due, unless another process is at it
     WAIT = 2  #: and wait for that process
-    FORCE = 3  #: and renew what is not due
+    VERIFY = 3  #: and ask WeChat whether the ticket is still the one it names
+    FORCE = 4  #: and pass over the back-off
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """How often a cluster may renew what is not due.
+
+    :param note: where the store keeps the times.
+    :param windows: pairs: at most so many, in so many seconds.
+    """
+
+    note: str
+    windows: tuple[tuple[int, float], ...]
+
+    def allows(self, times: list[float], now: float) -> bool:
+        # A time in the future was noted before a clock was put back, and counts as well.
+        return all(
+            sum(abs(now - at) < seconds for at in times) < most for most, seconds in self.windows
+        )
+
+    def kept(self, times: list[float], now: float) -> list[float]:
+        return [at for at in times if abs(now - at) < self.longest]
+
+    @property
+    def longest(self) -> float:
+        return max(seconds for _, seconds in self.windows)
+
+
+_LIMITS = {
+    Mode.VERIFY: _Limit("verify", ((1, 600), (24, 86400))),
+    Mode.FORCE: _Limit("refresh", ((1, 10),)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +150,12 @@ class _Slot:
 class _Flight:
     """One look at the store and, perhaps, one renewal."""
 
-    def __init__(self, slot: _Slot, mode: Mode, deadline: float, overdue: _Flight | None) -> None:
+    def __init__(
+        self, slot: _Slot, mode: Mode, deadline: float, overdue: _Flight | None, page: str
+    ) -> None:
         self.slot = slot
         self.mode = mode
+        self.page = page  # whose signature was called invalid, in Mode.VERIFY
         self.deadline = deadline  # monotonic, seconds
         self.overdue = overdue  # the flight this one takes over from, which hangs
         self.hangs: BackOff | None = None  # until when nobody takes over from this one
@@ -128,7 +174,7 @@ class _Process:
         self.lock = threading.Lock()  # held for a few assignments, never across I/O
         self.flights: dict[str, _Flight] = {}
         self.store = store
-        self.refreshed_at = -math.inf
+        self.times: dict[Mode, list[float]] = {mode: [] for mode in _LIMITS}
 
 
 def _spawn(name: str, target: Callable[[], None]) -> None:
@@ -276,6 +322,17 @@ class Provider:
             raise self._unavailable(slot, back_off.error if back_off else None)
         return slot.held
 
+    def verify(self, page: str, kind: str = JSAPI_TICKET) -> None:
+        """Ask WeChat whether the ticket is still the one it names, for a page whose signature
+        was called invalid. The log has the verdict.
+
+        For the whole cluster at most once in 10 minutes and 24 times a day, whoever says so.
+
+        :param page: what the log calls it.
+        """
+        if _LIMITS[Mode.VERIFY].allows(self._process().times[Mode.VERIFY], self._time()):
+            self._fly(self._slot(kind), Mode.VERIFY, self._timeout, page)
+
     def sync(self) -> float:
         """Look at the store and renew what is due; for the background thread.
 
@@ -338,7 +395,7 @@ class Provider:
         held = slot.held
         return State.INVALID if held is None else held.state(self._time(), self._ahead)
 
-    def _fly(self, slot: _Slot, mode: Mode, timeout: float) -> _Flight | None:
+    def _fly(self, slot: _Slot, mode: Mode, timeout: float, page: str = "") -> _Flight | None:
         """Wait for a flight that goes at least as far as ``mode``; None when time is up.
 
         Whoever joins a weaker one shares its failure. If it only gave up on the lease, they
@@ -347,7 +404,7 @@ class Provider:
         process = self._process()
         deadline = self._clock.monotonic() + timeout
         while True:
-            flight, _ = self._board(process, slot, mode)
+            flight, _ = self._board(process, slot, mode, page)
             # Readers go on as soon as they can; the thread and refresh() see it through.
             is_reader = mode in (Mode.LOOK, Mode.WAIT)
             for event in (flight.ready, flight.done) if is_reader else (flight.done,):
@@ -356,12 +413,12 @@ class Provider:
                 if flight.mode >= mode or flight.hangs:
                     return flight
                 # A weaker one will do if there is its failure to share, or a credential.
-                if mode is not Mode.FORCE and (
-                    flight.error or self._state(slot) is not State.INVALID
-                ):
+                if mode < Mode.VERIFY and (flight.error or self._state(slot) is not State.INVALID):
                     return flight
 
-    def _board(self, process: _Process, slot: _Slot, mode: Mode) -> tuple[_Flight, bool]:
+    def _board(
+        self, process: _Process, slot: _Slot, mode: Mode, page: str = ""
+    ) -> tuple[_Flight, bool]:
         """The flight under way, or a new one; and whether it is new."""
         with process.lock:
             flight = process.flights.get(slot.kind)
@@ -371,7 +428,7 @@ class Provider:
                     self._give_up(slot, flight)
                 if flight.hangs is None or flight.hangs.blocks(self._time()):
                     return flight, False
-            flight = _Flight(slot, mode, now + self._timeout, flight)
+            flight = _Flight(slot, mode, now + self._timeout, flight, page)
             process.flights[slot.kind] = flight
         try:
             self._spawn(f"wxjsapi-renewal-{self._name}", lambda: self._run(process, flight))
@@ -455,12 +512,15 @@ class Provider:
         # Whoever had the lease before may have done it all: read again before asking WeChat.
         if self._is_settled(flight, session):
             return
-        if flight.mode is Mode.FORCE:
-            if self._was_refreshed_lately(process, session):
-                return
-        elif self._state(slot) is State.STALE and not session.is_sound(slot.kind):
-            return  # no store or no lease: every process would ask, for a ticket that still does
-        self._renew(slot, flight, session)
+        if flight.mode is not Mode.FORCE and not session.is_sound(slot.kind):
+            if self._state(slot) is not State.INVALID:
+                return  # no store or no lease: every process would ask, though its ticket does
+        if flight.mode in _LIMITS and not self._is_allowed(flight.mode, process, session):
+            return
+        if flight.mode is Mode.VERIFY:
+            self._verify(slot, flight, session)
+        else:
+            self._renew(slot, flight, session)
 
     def _is_settled(self, flight: _Flight, session: StoreSession) -> bool:
         """Look at the store; True when nothing is left to do.
@@ -475,7 +535,7 @@ class Provider:
             self._restore(lost, session)
         if flight.mode is Mode.FORCE:
             return False
-        if self._state(slot) is State.FRESH:
+        if self._state(slot) is State.FRESH and flight.mode is not Mode.VERIFY:
             return True
         for needed in self._chain(slot):
             needed.back_off = self._read_back_off(needed, session)
@@ -512,14 +572,19 @@ class Provider:
             if slot.held is not None:
                 session.save(slot.kind, slot.held)
 
-    def _was_refreshed_lately(self, process: _Process, session: StoreSession) -> bool:
-        now = self._time()
-        times = [session.note("refresh").get("at"), process.refreshed_at]
-        if any(isinstance(at, (int, float)) and abs(now - at) < _REFRESH_PAUSE for at in times):
-            return True
-        process.refreshed_at = now
-        session.put_note("refresh", {"at": now}, _REFRESH_PAUSE)
-        return False
+    def _is_allowed(self, mode: Mode, process: _Process, session: StoreSession) -> bool:
+        """Whether the cluster may renew what is not due once more; then it is counted."""
+        limit, now = _LIMITS[mode], self._time()
+        noted = session.note(limit.note).get("times")
+        times = [at for at in noted if isinstance(at, float)] if isinstance(noted, list) else []
+        # What this process remembers counts too: the store may have lost its note.
+        known = limit.kept(sorted({*times, *process.times[mode]}), now)
+        is_allowed = limit.allows(known, now)
+        if is_allowed:
+            known.append(now)
+            session.put_note(limit.note, {"times": known}, limit.longest)
+        process.times[mode] = known
+        return is_allowed
 
     # -- asking WeChat, under the lease --------------------------------------------------------
 
@@ -547,6 +612,21 @@ class Provider:
             self._fetch(token, flight, session, rejected=used)
         self._fetch(slot, flight, session, token.held, calls=3)
         token.was_rejected = False
+
+    def _verify(self, slot: _Slot, flight: _Flight, session: StoreSession) -> None:
+        """Renew the ticket, and tell from that why a page's signature was called invalid."""
+        before, verdict = slot.held, _UNVERIFIED
+        try:
+            self._renew(slot, flight, session)
+            is_same = before and slot.held and before.value == slot.held.value
+            verdict = _SAME_TICKET if is_same else _OTHER_TICKET
+        finally:
+            logger.warning(
+                "WeChat called the signature of %s invalid. %s",
+                flight.page,
+                verdict,
+                extra=self._extra("signature_rejected", slot.kind, page=flight.page),
+            )
 
     def _drop(self, slot: _Slot, held: Credential, session: StoreSession) -> None:
         """Withdraw a credential everywhere: its successor is the same, already expired."""

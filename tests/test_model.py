@@ -77,6 +77,7 @@ class Engine(RuleBasedStateMachine):
         self.calls_at_check = 0
         self.fetched_at = -math.inf
         self.is_excused = True
+        self.verified: list[float] = []
 
     @initialize(has_thread=st.booleans())
     def configure(self, has_thread: bool) -> None:
@@ -133,8 +134,20 @@ class Engine(RuleBasedStateMachine):
         except WxJsApiError:
             pass
         if self.upstream.calls[JSAPI_TICKET] > calls:
-            lately = note is not None and abs(self.clock.now - note["at"]) < 10
+            lately = note is not None and abs(self.clock.now - note["times"][-1]) < 10
             assert not lately, "two refresh() of a cluster within ten seconds"
+            self.is_excused = True
+
+    @rule(worker=workers)
+    def a_page_calls_its_signature_invalid(self, worker: int) -> None:
+        calls = self.upstream.calls[JSAPI_TICKET]
+        was_due = self._held(worker) is None
+        self.workers[worker].provider.verify("/")
+        if self.upstream.calls[JSAPI_TICKET] > calls and not was_due:
+            now = self.clock.now
+            assert all(now - at >= 600 for at in self.verified), "pages made WeChat be asked twice"
+            assert sum(now - at < 86400 for at in self.verified) < 24, "pages cost too many calls"
+            self.verified.append(now)
             self.is_excused = True
 
     @rule(worker=workers)
@@ -229,6 +242,7 @@ class Engine(RuleBasedStateMachine):
         self.highest = -1
         self.upstream.failures = {ACCESS_TOKEN: [], JSAPI_TICKET: []}
         self.upstream.refused.clear()
+        self.verified.clear()
         self.upstream.used_again.clear()
 
     @rule(seconds=st.sampled_from([3600.0, -3600.0]))
@@ -237,6 +251,7 @@ class Engine(RuleBasedStateMachine):
         if self.bring_back is not None or self.upstream.always:
             return
         self.is_excused = True
+        self.verified.clear()
         self.clock.jump(seconds)
         self.upstream.failures = {ACCESS_TOKEN: [], JSAPI_TICKET: []}
         for worker in range(WORKERS):

@@ -790,6 +790,152 @@ def test_refresh_raises_the_real_error_and_then_rests(cluster: Cluster) -> None:
     assert cluster.calls == (1, 0)
 
 
+# -- a page says that its signature is invalid -----------------------------------------------------
+
+
+def test_a_rejected_signature_heals_where_the_ticket_was_replaced(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """WeChat names another ticket: the cluster goes on with that, and the log says why."""
+    worker, other = cluster.workers(2)
+    worker.ticket()
+    cluster.clock.advance(100)
+    worker.provider.verify("/shop")
+    assert worker.ticket() == "jsapi_ticket-2"
+    other.sync()
+    assert other.ticket() == "jsapi_ticket-2"
+    assert "/shop" in caplog.text
+    assert "another ticket" in caplog.text
+    assert "jsapi_ticket-" not in caplog.text
+
+
+def test_a_rejected_signature_with_the_right_ticket_blames_the_url(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """WeChat names the same ticket: the page was signed for another URL."""
+    cluster = Cluster(clock, ticket="same")
+    worker = cluster.worker()
+    worker.ticket()
+    worker.provider.verify("/shop")
+    assert cluster.calls == (1, 2)
+    assert "another URL" in caplog.text
+    assert "verify" in caplog.text
+
+
+def test_pages_cost_one_call_in_ten_minutes_for_the_whole_cluster(cluster: Cluster) -> None:
+    """However many pages say so, in however many processes."""
+    workers = cluster.workers(3)
+    for worker in workers:
+        worker.ticket()
+    for _ in range(100):
+        for worker in workers:
+            worker.provider.verify("/")
+        cluster.clock.advance(5.99)
+    assert cluster.calls == (1, 2)
+    cluster.clock.advance(2)
+    workers[0].provider.verify("/")
+    assert cluster.calls == (1, 3)
+
+
+def test_pages_cost_24_calls_a_day(cluster: Cluster) -> None:
+    """In any 24 hours, not only between two midnights."""
+    worker = cluster.worker()
+    asked = []
+    for _ in range(400):
+        worker.ticket()
+        before = cluster.calls[1]
+        worker.provider.verify("/")
+        if cluster.calls[1] > before:
+            asked.append(cluster.clock.now)
+        cluster.clock.advance(601)
+    assert len(asked) > 24
+    for start in asked:
+        assert sum(start <= at < start + 86400 for at in asked) <= 24
+
+
+def test_hammering_pages_do_not_hammer_the_store(cluster: Cluster) -> None:
+    """What a process knows of the limit spares it the look."""
+    first, second = cluster.workers(2)
+    for worker in (first, second):
+        worker.ticket()
+        worker.provider.verify("/")
+    cluster.take_down()
+    broken = cluster.cache._backend
+    for worker in (first, second):
+        for _ in range(50):
+            worker.provider.verify("/")
+    assert broken.calls == 0
+
+
+def test_a_flushed_limit_is_still_kept_by_the_process(cluster: Cluster) -> None:
+    """A store that lost its notes does not let a process ask again."""
+    worker = cluster.worker()
+    worker.ticket()
+    worker.provider.verify("/")
+    cluster.flush()
+    worker.provider.verify("/")
+    assert cluster.calls == (1, 2)
+
+
+def test_a_damaged_limit_counts_as_none(cluster: Cluster) -> None:
+    """Whatever lies in the note."""
+    worker = cluster.worker()
+    worker.ticket()
+    for times in (None, 3, "x", [None, "x", {}], {"a": 1}):
+        cluster.clock.advance(601)
+        cluster.cache.write(f"{PREFIX}verify", {"times": times}, 600)
+        before = cluster.calls[1]
+        worker.provider.verify("/")
+        assert cluster.calls[1] == before + 1
+
+
+def test_a_rejected_signature_does_not_pass_over_the_back_off(cluster: Cluster) -> None:
+    """While WeChat is left alone, pages do not change that."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.clock.advance(7001)
+    cluster.upstream.always[JSAPI_TICKET] = says(45009)
+    worker.sync()
+    calls = cluster.calls
+    worker.provider.verify("/")
+    assert cluster.calls == calls
+
+
+def test_a_verification_that_fails_says_so_and_rests(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No verdict, but a line of its own after the failure's."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.upstream.always[JSAPI_TICKET] = DOWN
+    worker.provider.verify("/shop")
+    calls = cluster.calls
+    cluster.clock.advance(70)
+    worker.provider.verify("/shop")
+    assert cluster.calls == calls
+    assert "could not be found out" in caplog.text
+    assert worker.ticket() == "jsapi_ticket-1"
+
+
+def test_no_verification_without_a_store_to_count_in(cluster: Cluster) -> None:
+    """With the store down every process would ask."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.take_down()
+    worker.provider.verify("/")
+    assert cluster.calls == (1, 1)
+
+
+def test_a_verification_waits_for_the_renewal_under_way(cluster: Cluster) -> None:
+    """Another process is asking already: its ticket will do."""
+    first, second = cluster.workers(2)
+    first.ticket()
+    second.ticket()
+    cluster.upstream.meanwhile = lambda: second.provider.verify("/")
+    first.provider.verify("/")
+    assert cluster.calls == (1, 2)
+
+
 # -- threads, real ones ------------------------------------------------------------------------
 
 
