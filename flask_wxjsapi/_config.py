@@ -17,8 +17,13 @@ from ._client import is_loopback
 
 WECHAT_URL = "https://api.weixin.qq.com"
 SANDBOX = "sandbox"
-_JSSDK_URL = "https://res.wx.qq.com/open/js/jweixin-1.6.0.js"
+_JSSDK_HOST, _JSSDK_SPARE = "res.wx.qq.com", "res2.wx.qq.com"
+_JSSDK_URL = f"https://{_JSSDK_HOST}/open/js/jweixin-1.6.0.js"
 _APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_URL_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+", re.ASCII)
+_PAGE_HOST = re.compile(
+    r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]+)?|\[[0-9a-f:.]+\](:[0-9]+)?", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Settings:
     debug: bool
     jssdk_url: str
     public_origin: str | None
+    url_prefix: str | None
+    page_hosts: tuple[str, ...]
 
     @classmethod
     def load(cls, config: Mapping[str, Any], name: str = "default") -> Settings:
@@ -76,6 +83,12 @@ class Settings:
                 )
             values["app_secret"] = ""
         return cls(name=name, **values)
+
+    @property
+    def jssdk_urls(self) -> list[str]:
+        """Where the JS-SDK is loaded from: the URL set, then WeChat's spare host for its own."""
+        spare = self.jssdk_url.replace(f"//{_JSSDK_HOST}/", f"//{_JSSDK_SPARE}/")
+        return list(dict.fromkeys((self.jssdk_url, spare)))
 
     @property
     def digest(self) -> str:
@@ -187,6 +200,25 @@ def _origin(value: object) -> str:
     raise ValueError(f"must be scheme and host, such as https://example.com{_got(value)}")
 
 
+def _url_prefix(value: object) -> str:
+    if isinstance(value, str) and _URL_PREFIX.fullmatch(value):
+        return value
+    raise ValueError(
+        f'must be a path such as "/wxjsapi", without a slash at its end, got {value!r}'
+    )
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    hosts = tuple(host.lower() for host in _names(value))
+    for host in hosts:
+        if not _PAGE_HOST.fullmatch(host):
+            raise ValueError(
+                "must list hosts such as m.example.com, m.example.com:8443 or .example.com for a "
+                f"domain (in Chinese: as the browser sends it, xn--…), got {host!r}"
+            )
+    return hosts
+
+
 def _mapping(value: object) -> dict[str, Any]:
     if isinstance(value, Mapping) and all(str(key).startswith("CACHE_") for key in value):
         return dict(value)
@@ -233,4 +265,6 @@ _KEYS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "DEBUG": (_flag, False),
     "JSSDK_URL": (_text, _JSSDK_URL),
     "PUBLIC_ORIGIN": (_origin, None),
+    "URL_PREFIX": (_url_prefix, None),
+    "PAGE_HOSTS": (_hosts, ()),
 }

@@ -9,13 +9,12 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from urllib.parse import urlsplit
 
 from blinker import Namespace
 from flask import Flask, current_app, has_request_context, request
 from flask.ctx import AppContext
-from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from . import _config
@@ -23,19 +22,22 @@ from ._client import TokenProvider, Upstream, WeChat, describe
 from ._config import Settings
 from ._credential import ACCESS_TOKEN
 from ._provider import Provider, Status
+from ._script import SHARE_APIS, check_share, config_call, tags, warning
 from ._server import CacheServer, CacheSettings, Store, TicketServer
 from ._signature import sign
 from ._url import page_url
+from ._views import blueprint
 from ._worker import Worker
 from .errors import TicketUnavailable
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _SCRIPT_TIMEOUT = 2.0  # seconds a page waits for its ticket before it renders without
 _LEASE_EXTRA = 5.0  # seconds a lease lives longer than the renewal it covers
-_SHARE_FIELDS = ("title", "desc", "link", "imgUrl")
-_SHARE_APIS = ("updateAppMessageShareData", "updateTimelineShareData")
 
 _signals = Namespace()
 
@@ -116,6 +118,8 @@ class WxJsApi:
         scope = "" if self.name == "default" else f"{self.name}_"
         app.add_template_global(self.config, f"{scope}wx_config")
         app.add_template_global(self.script, f"{scope}wx_script")
+        if settings.url_prefix is not None:
+            app.register_blueprint(blueprint(settings))
 
     # -- in a view -----------------------------------------------------------------------------
 
@@ -183,35 +187,33 @@ class WxJsApi:
         state = self._state()
         names = list(state.settings.js_api_list) if js_api_list is None else _names(js_api_list)
         if share is not None:
-            _check_share(share)
-            names += [name for name in _SHARE_APIS if name not in names]
-        url = _page(state.settings, url)
+            check_share(share)
+            names += [name for name in SHARE_APIS if name not in names]
+        page = _page(state.settings, url)
+        body = self._body(state, page, names, None if share is None else {"link": page, **share})
+        first, *spare = state.settings.jssdk_urls
+        sources = [first]
+        if state.settings.api_base_url == _config.SANDBOX:
+            sources.insert(0, f"{_sandbox().url}/sandbox/bridge.js")  # a phone for any browser
+        return tags(sources, spare, body, nonce)
+
+    def _body(
+        self, state: _State, page: str, names: list[str], share: Mapping[str, str] | None
+    ) -> Markup:
+        """The statements of :meth:`script`; a warning in the console where there is no ticket."""
+        settings = state.settings
         try:
             ticket = state.provider.get(timeout=_SCRIPT_TIMEOUT).value
         except TicketUnavailable as error:
             if not state.script_failed:
                 state.script_failed = True
                 logger.warning("Pages render without wx.config: %s", error.__cause__ or error)
-            body = Markup(
-                'window.console&&console.warn("wx.config was not called: the server has no '
-                'WeChat ticket at the moment.");'
-            )
-        else:
-            state.script_failed = False
-            settings = state.settings
-            tags = settings.open_tag_list
-            config = _signed(settings.app_id, ticket, url, names, tags, settings.debug)
-            body = Markup("wx.config(%s);") % htmlsafe_json_dumps(config)
-            if share is not None:
-                body += _share_script({"link": url, **share})
-            body = Markup("if(window.wx){%s}") % body
-        attribute = Markup(' nonce="%s"') % nonce if nonce else Markup()
-        return Markup('<script src="%s"%s></script>\n<script%s>%s</script>') % (
-            state.settings.jssdk_url,
-            attribute,
-            attribute,
-            body,
+            return warning("wx.config was not called: the server has no WeChat ticket just now.")
+        state.script_failed = False
+        config = _signed(
+            settings.app_id, ticket, page, names, settings.open_tag_list, settings.debug
         )
+        return config_call(config, share)
 
     # -- for the operator ------------------------------------------------------------------------
 
@@ -293,9 +295,7 @@ def _build(app: Flask, settings: Settings) -> _State:
     def base_url() -> str:
         if settings.api_base_url != _config.SANDBOX:
             return settings.api_base_url
-        from .sandbox import embedded
-
-        sandbox = embedded()
+        sandbox = _sandbox()
         sandbox.add_account(settings.app_id, settings.app_secret)
         return sandbox.url
 
@@ -350,6 +350,13 @@ def _build(app: Flask, settings: Settings) -> _State:
     return state
 
 
+def _sandbox() -> Sandbox:
+    """The WeChat inside this process."""
+    from .sandbox import embedded  # which nobody needs in production
+
+    return embedded()
+
+
 # -- signing ---------------------------------------------------------------------------------------
 
 
@@ -389,21 +396,3 @@ def _names(names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
         raise RuntimeError(f"Expected a list of names, got the string {names!r}: write [{names!r}]")
     return list(names)
-
-
-def _check_share(share: Mapping[str, str]) -> None:
-    for name, value in share.items():
-        if name not in _SHARE_FIELDS:
-            raise RuntimeError(f"share has no field {name!r}; it has {', '.join(_SHARE_FIELDS)}.")
-        if not isinstance(value, str):
-            raise RuntimeError(f"share's {name} must be a string, got {value!r}")
-
-
-def _share_script(share: Mapping[str, str]) -> Markup:
-    moments = {name: value for name, value in share.items() if name != "desc"}
-    return Markup("wx.ready(function(){wx.%s(%s);wx.%s(%s);});") % (
-        _SHARE_APIS[0],
-        htmlsafe_json_dumps(dict(share)),
-        _SHARE_APIS[1],
-        htmlsafe_json_dumps(moments),
-    )

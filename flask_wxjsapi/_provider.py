@@ -512,15 +512,15 @@ class Provider:
         # Whoever had the lease before may have done it all: read again before asking WeChat.
         if self._is_settled(flight, session):
             return
-        if flight.mode is not Mode.FORCE and not session.is_sound(slot.kind):
-            if self._state(slot) is not State.INVALID:
-                return  # no store or no lease: every process would ask, though its ticket does
-        if flight.mode in _LIMITS and not self._is_allowed(flight.mode, process, session):
+        mode, is_invalid = flight.mode, self._state(slot) is State.INVALID
+        if mode is Mode.VERIFY and is_invalid:
+            mode = Mode.WAIT  # there is nothing to verify
+        if mode is not Mode.FORCE and not is_invalid and not session.is_sound(slot.kind):
+            return  # no store or no lease: every process would ask, for a ticket that still does
+        if mode in _LIMITS and not self._is_allowed(mode, process, session):
             return
-        if flight.mode is Mode.VERIFY:
-            self._verify(slot, flight, session)
-        else:
-            self._renew(slot, flight, session)
+        renew = self._verify if mode is Mode.VERIFY else self._renew
+        renew(slot, flight, session)
 
     def _is_settled(self, flight: _Flight, session: StoreSession) -> bool:
         """Look at the store; True when nothing is left to do.

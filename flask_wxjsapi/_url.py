@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, unquote_to_bytes
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _HOST = re.compile(r"[A-Za-z0-9._\-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?", re.ASCII)
+_PAGE = re.compile(rf"(https?)://({_HOST.pattern})(?=[/?#]|$)", re.ASCII | re.IGNORECASE)
+_LONGEST = 4096  # bytes of a page's URL
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*")
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
 #: What a browser leaves alone in a path, beside letters, digits and ``_.-~``.
@@ -29,6 +32,37 @@ def page_url(environ: WSGIEnvironment, public_origin: str | None = None) -> str:
     :raises werkzeug.exceptions.SecurityError: (a 400) for a Host header that is not a host.
     """
     return (public_origin or _origin(environ)) + _raw_path(environ)
+
+
+def check_page(url: str, hosts: Collection[str]) -> None:
+    """Whether a URL may be signed for whoever asks.
+
+    :param url: what a page says its URL is.
+    :param hosts: the hosts whose pages are signed, as :func:`is_host_of` takes them.
+    :raises ValueError: it may not; the text says why and quotes nothing of it but the host.
+    """
+    if not url:
+        raise ValueError("url is missing: send encodeURIComponent(location.href).")
+    if len(url.encode("utf-8", "replace")) > _LONGEST:
+        raise ValueError(f"url is longer than {_LONGEST} bytes.")
+    if " " in url:
+        raise ValueError("url has a space in it: send it through encodeURIComponent.")
+    if not url.isprintable():
+        raise ValueError("url has characters in it that no URL has.")
+    page = _PAGE.match(url)
+    # A browser turns backslashes into slashes, so it has none before the query.
+    if page is None or "\\" in re.split("[?#]", url, maxsplit=1)[0]:
+        raise ValueError("url must be a page's whole address, http(s)://host/…")
+    if not is_host_of(page[1].lower(), page[2], hosts):
+        raise ValueError(f"Pages of {page[2]} are not signed here: see WXJSAPI_PAGE_HOSTS.")
+
+
+def is_host_of(scheme: str, host: str, hosts: Collection[str]) -> bool:
+    """Whether a host, with its port, is one of ``hosts`` or below one that starts with a dot."""
+    host = host.lower().removesuffix(_DEFAULT_PORT.get(scheme, ""))
+    return any(
+        host == entry or (entry.startswith(".") and f".{host}".endswith(entry)) for entry in hosts
+    )
 
 
 def _origin(environ: WSGIEnvironment) -> str:

@@ -12,6 +12,11 @@ In a terminal, for a demo page or a program in another language::
     python -m flask_wxjsapi.sandbox --ttl 60
     curl -d '{"fault": "hang"}' http://127.0.0.1:8900/sandbox/fail
 
+In a page, before the tag that loads jweixin, to have it run in an ordinary browser as it does in
+WeChat::
+
+    <script src="http://127.0.0.1:8900/sandbox/bridge.js"></script>
+
 Where the documentation and the reports of users disagree, an option chooses; where nothing is
 known, the sandbox plays the world that is harder on its caller. It imports nothing from the rest of
 the package: a mistake in the signature must not be able to agree with itself.
@@ -34,6 +39,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import urlsplit
 
@@ -441,6 +447,19 @@ class Sandbox:
                 return "config:ok"
         return "config:invalid signature"
 
+    def bridge_script(self) -> str:
+        """The JavaScript that makes an ordinary browser this sandbox's phone.
+
+        It gives a page a ``WeixinJSBridge`` and a user agent for which jweixin acts, and shows the
+        verdict on ``wx.config`` and the card a share would make. It runs before jweixin: from
+        ``/sandbox/bridge.js``, or as its text in front of another script's.
+
+        :raises RuntimeError: if the sandbox is not served.
+        """
+        if not self.url:
+            raise RuntimeError("call serve() first: the script has to know where the sandbox is")
+        return _bridge(self.url)
+
     # -- on a port
 
     def serve(self, host: str = "127.0.0.1", port: int = 0) -> Self:
@@ -624,8 +643,11 @@ class Sandbox:
                 return _json_response(dict(self.calls))
             case "GET" | "POST", "verify":
                 return _json_response({"errMsg": self._verify_request(request)})
+            case "GET", "bridge.js":
+                return _bridge_response(request)
             case "GET", "":
-                return Response(self._page(), content_type="text/html; charset=utf-8")
+                page = self._page(_address(request))
+                return Response(page, content_type="text/html; charset=utf-8")
             case method, command:
                 return _json_response({"error": f"there is no {method} {command!r}"}, status=404)
         return _json_response({"ok": True})
@@ -638,19 +660,43 @@ class Sandbox:
             raise ValueError(f"missing: {', '.join(missing)}")
         return self.verify(**{key: str(fields[key]) for key in keys})
 
-    def _page(self) -> str:
+    def _page(self, url: str) -> str:
+        tag = html.escape(f'<script src="{url}/sandbox/bridge.js"></script>')
         rows = "".join(f"<tr><td>{k}<td>{n}" for k, n in sorted(dict(self.calls).items()))
         accounts = html.escape(", ".join(list(self._accounts)))
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>WeChat sandbox</title>'
             "<h1>WeChat sandbox</h1><p>This is not WeChat: it plays WeChat's API for development "
             f"and tests.<p>Accounts: {accounts}<p>Calls so far:<table>{rows}</table>"
+            "<h2>A phone in the browser <span lang='zh-CN'>浏览器里的手机</span></h2><p>This tag, "
+            "before the one that loads jweixin, lets a page run in an ordinary browser as it does "
+            "in WeChat. <span lang='zh-CN'>将此标签放在 jweixin 之前，页面即可在普通浏览器中调试。</span>"
+            f"<pre>{tag}</pre>"
         )
 
 
 class _QuietHandler(WSGIRequestHandler):
     def log(self, *args: Any, **kwargs: Any) -> None:
         pass  # the request line of the token call carries the secret
+
+
+def _address(request: Request) -> str:
+    """The sandbox's as this caller has it, who may not be able to reach :attr:`Sandbox.url`."""
+    return request.root_url.rstrip("/")
+
+
+def _bridge(url: str) -> str:
+    text = Path(__file__).with_name("bridge.js").read_text(encoding="utf-8")
+    # The text may end up inside a page.
+    return text.replace('"__SANDBOX_URL__"', json.dumps(url).replace("<", "\\u003c"))
+
+
+def _bridge_response(request: Request) -> Response:
+    response = Response(_bridge(_address(request)), content_type="text/javascript; charset=utf-8")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # a page may be isolated
+    return response
 
 
 def _day(now: float) -> int:

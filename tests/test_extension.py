@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import queue
+import re
 import socket
 import threading
 import time
@@ -501,7 +502,7 @@ class Page(HTMLParser):
 
     @property
     def inline(self) -> str:
-        [(_, loader), (attributes, text)] = self.scripts
+        [(_, loader), *_spare, (attributes, text)] = self.scripts
         assert loader == ""
         assert "src" not in attributes
         return text
@@ -529,11 +530,16 @@ def test_wx_config_in_a_template(sandbox: Sandbox, make_app: MakeApp) -> None:
 
 
 def test_wx_script_in_a_template(sandbox: Sandbox, make_app: MakeApp) -> None:
-    """``wx_script(...)`` is two script tags: the JS-SDK, and its call."""
+    """``wx_script(...)`` is three script tags: the JS-SDK, its spare host, and its call."""
     app, _ = make_app()
     page = Page(rendered(app, "{{ wx_script(['chooseImage']) }}"))
-    assert page.tags == ["script", "script"]
+    assert page.tags == ["script", "script", "script"]
     assert page.scripts[0] == ({"src": "https://res.wx.qq.com/open/js/jweixin-1.6.0.js"}, "")
+    spare = re.fullmatch(r"window\.wx\|\|document\.write\((.*)\);", page.scripts[1][1])
+    assert spare is not None
+    assert Page(json.loads(spare[1])).scripts == [
+        ({"src": "https://res2.wx.qq.com/open/js/jweixin-1.6.0.js"}, "")
+    ]
     config = page.argument_of("wx.config")
     assert judge(sandbox, config, PAGE) == "config:ok"
     assert config["jsApiList"] == ["chooseImage"]
@@ -580,7 +586,10 @@ def test_nonce_stands_on_both_tags(make_app: MakeApp, nonce: str) -> None:
     """A Content-Security-Policy sees its nonce on either script, and nothing else in it."""
     app, _ = make_app()
     page = Page(rendered(app, "{{ wx_script(nonce=nonce) }}", nonce=nonce))
-    assert [attributes.get("nonce") for attributes, _ in page.scripts] == [nonce, nonce]
+    assert [attributes.get("nonce") for attributes, _ in page.scripts] == [nonce] * 3
+    spare = re.search(r"document\.write\((.*)\);", page.scripts[1][1])
+    assert spare is not None
+    assert Page(json.loads(spare[1])).scripts[0][0]["nonce"] == nonce
 
 
 def test_nonce_in_the_degraded_form(sandbox: Sandbox, make_app: MakeApp) -> None:
@@ -589,7 +598,7 @@ def test_nonce_in_the_degraded_form(sandbox: Sandbox, make_app: MakeApp) -> None
     sandbox.fail("500", times=None)
     with app.app_context():
         page = Page(wxjsapi.script(url=PAGE, nonce="n0nce"))
-    assert [attributes.get("nonce") for attributes, _ in page.scripts] == ["n0nce", "n0nce"]
+    assert [attributes.get("nonce") for attributes, _ in page.scripts] == ["n0nce"] * 3
 
 
 def test_no_nonce_by_default(make_app: MakeApp) -> None:
@@ -617,8 +626,8 @@ HOSTILE = [
 
 
 def assert_harmless(page: Page) -> None:
-    """Two scripts and nothing else, and nothing in the second that could end it."""
-    assert page.tags == ["script", "script"]
+    """Three scripts and nothing else, and nothing in them that could end them."""
+    assert page.tags == ["script", "script", "script"]
     assert not set(page.inline) & set("<>'\u2028\u2029\n\r\0")
 
 

@@ -104,31 +104,43 @@
     put("verdict-note", note);
   }
 
-  async function judge() {
-    if (!signed) return showVerdict(null, "This page was made without a ticket.");
-    const { appId, nonceStr, timestamp, signature } = signed;
-    const url = $("address").value;
-    const { errMsg } = await ask(panel.dataset.verdictUrl, {
-      appId, nonceStr, timestamp, signature, url,
-    });
-    if (url !== $("address").value) return; // typed on meanwhile
-    let note = "The address is the one that was signed.";
-    if (url !== ownAddress()) note = "This is not the address that was signed.";
-    else if (errMsg !== "config:ok")
-      note = "The ticket that signed this page is gone: reload. A phone asks once, at the start.";
-    showVerdict(errMsg, note);
-  }
+  // What jweixin said in this browser, once it has; the sandbox's bridge makes it run here.
+  let said = null;
 
   function listenToPhone() {
     // wx.ready fires after wx.error as well, so what counts is whether that came.
     let failure = null;
-    const show = (errMsg) => {
-      $("hint").hidden = true;
+    window.wx.error(({ errMsg }) => (failure = errMsg));
+    window.wx.ready(() => {
+      said = failure || "config:ok";
       $("verdict").hidden = false;
-      showVerdict(errMsg, "Said by this WeChat.");
-    };
-    window.wx.error(({ errMsg }) => show((failure = errMsg)));
-    window.wx.ready(() => show(failure || "config:ok"));
+      if ($("hint")) $("hint").hidden = true;
+      judge().catch(() => {});
+    });
+  }
+
+  async function judge() {
+    if (!signed) return showVerdict(null, "This page was made without a ticket.");
+    const url = $("address") ? $("address").value : ownAddress();
+    if (said && url === ownAddress()) return showVerdict(said, "Said to wx.ready and wx.error here.");
+    const { appId, nonceStr, timestamp, signature } = signed;
+    const { errMsg } = await ask(panel.dataset.verdictUrl, {
+      appId, nonceStr, timestamp, signature, url,
+    });
+    if (url !== $("address").value) return; // typed on meanwhile
+    if (url !== ownAddress()) return showVerdict(errMsg, "This is not the address that was signed.");
+    showVerdict(errMsg, "Said by the sandbox itself: jweixin did not run in this page.");
+  }
+
+  function afterLoad() {
+    if (window.wx && signed) {
+      if (/MicroMessenger/i.test(navigator.userAgent)) return listenToPhone();
+    } else if (!window.wx) {
+      const host = new URL(panel.dataset.jssdk).host;
+      $("gone-jssdk").hidden = false;
+      put("gone-jssdk", `jweixin could not be loaded from ${host}: no internet? 无法加载 jweixin`);
+    }
+    if (panel.dataset.verdictUrl) judge().catch(() => {});
   }
 
   // -- the buttons

@@ -1,0 +1,24 @@
+"""How Sphinx builds these pages: ``make docs``. Nothing is fetched from the net."""
+
+from pallets_sphinx_themes import get_version
+
+project = "Flask-WxJsApi"
+release, version = get_version("Flask-WxJsApi")
+copyright = "the authors of Flask-WxJsApi"  # noqa: A001 - Sphinx wants it under this name
+
+extensions = ["sphinx.ext.autodoc", "pallets_sphinx_themes"]
+exclude_patterns = ["_build"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+
+html_theme = "flask"
+html_title = "Flask-WxJsApi"
+html_show_sourcelink = False
+html_show_copyright = False
+html_sidebars = {
+    "index": ["globaltoc.html", "searchbox.html"],
+    "**": ["localtoc.html", "relations.html", "globaltoc.html", "searchbox.html"],
+}
+version_banner = False  # it would ask a package registry from the reader's browser

@@ -1,0 +1,446 @@
+"""Why WeChat says ``invalid signature``: found by trying what people sign by mistake.
+
+It imports nothing of the package and computes SHA-1 itself, so that a mistake in ``_signature``
+cannot agree with itself.
+"""
+# ruff: noqa: RUF001 - Chinese has a punctuation of its own
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import permutations, product
+from types import MappingProxyType
+from typing import NamedTuple
+from urllib.parse import quote, unquote, unquote_plus, unquote_to_bytes
+
+from werkzeug.wsgi import get_current_url
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What a signature was made from.
+
+    :param cause: ``"valid"``, ``"unknown"``, a key of :data:`TEXTS`, or two joined by ``+``.
+    :param signed: the text that was signed, with ``***`` for the ticket; None if unknown.
+    :param english: what happened and what to do.
+    :param chinese: the same.
+    """
+
+    cause: str
+    signed: str | None
+    english: str
+    chinese: str
+
+
+#: cause -> what happened (``{}`` takes a detail) and what to do, in English and in Chinese.
+TEXTS: dict[str, list[str]] = {
+    name: [line.strip() for line in lines.splitlines()]
+    for name, lines in re.findall(
+        r"^(\w+)\n((?:    .+\n)+)",
+        """
+valid
+    The signature is right for this URL and ticket.
+    If WeChat refuses it all the same, compare appId with the account of the ticket.
+    签名正确，与该URL和 jsapi_ticket 相符。
+    如果微信仍然报错，请检查 appId 与获取 jsapi_ticket 的公众号是否一致。
+share
+    The signed URL and the page's differ in what WeChat adds to a shared page (from=…).
+    Take the URL anew for every request, and cache no page that holds a signature.
+    签名用的URL与当前网页的URL相差分享时追加的参数（from=…、isappinstalled=… 等）。
+    URL 必须动态获取，不能写死；也不要缓存带有签名的页面。
+query
+    The signed URL lacks the query or a part of it.
+    Send it to the server as ?url= + encodeURIComponent(location.href.split('#')[0]).
+    签名用的URL缺少全部或部分查询参数。
+    前端把URL传给后端时，请用 encodeURIComponent(location.href.split('#')[0])。
+slash
+    The signed URL differs from the page's in a slash, ? or & at the end.
+    Sign location.href.split('#')[0] exactly as the browser has it; in a view leave url= out.
+    签名用的URL与当前网页的URL在末尾相差一个 /、? 或 &。
+    请原样使用浏览器中的 location.href.split('#')[0] 签名；在视图函数中不要传 url=。
+scheme
+    The signed URL has http where the page has https, or the reverse.
+    Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
+    签名用的URL协议不对：http 与 https 弄反了。
+    请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
+port
+    The signed URL has another port than the page's.
+    Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
+    签名用的URL端口与当前网页的URL不同。
+    请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
+host
+    The signed URL has another host than the page's (www., upper case, an inner address).
+    Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
+    签名用的URL域名与当前网页的URL不同（www.、大小写或内网地址）。
+    请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
+path
+    The signed URL lacks the beginning of the page's: the origin or a part of the path.
+    Sign the whole URL; for a prefix that a proxy takes away, let ProxyFix pass it on.
+    签名用的URL缺少开头部分：域名，或被反向代理去掉的路径前缀。
+    请用完整的URL签名；反向代理去掉的路径前缀可由 ProxyFix 传递。
+hash
+    The hash was signed along with the URL.
+    Cut it off: location.href.split('#')[0].
+    签名时带上了 # 及其后面部分。
+    签名用的URL不包含#及其后面部分，请用 location.href.split('#')[0]。
+unescaped
+    The signed URL was un-escaped (%E4%B8%AD became 中, %2F became /), as request.url is.
+    Sign location.href.split('#')[0] exactly as the browser has it; in a view leave url= out.
+    签名用的URL被解码了（如 %E4%B8%AD 变成“中”），Flask 的 request.url 就是这样。
+    请原样使用浏览器中的 location.href.split('#')[0] 签名；在视图函数中不要传 url=。
+escaped
+    The signed URL was escaped twice, or in another way than the browser's.
+    Undo encodeURIComponent once, and change no escape.
+    签名用的URL被多编码了一次，或编码方式与浏览器不同。
+    encodeURIComponent 的结果只解码一次，不要再改动编码。
+html
+    The signed URL was written for HTML or a script: &amp; in place of &.
+    Sign the URL first, then escape what goes into the page.
+    签名用的URL被 HTML 转义了：& 变成了 &amp;。
+    请先用原始URL签名，再对输出到页面的内容转义。
+ticket
+    Another ticket made the signature: {}.
+    Let all processes and services take the ticket from one place.
+    签名用的是另一个 jsapi_ticket：{}。
+    所有进程和服务应从同一处（中控服务器）获取 jsapi_ticket。
+access_token
+    The access_token was signed in place of the jsapi_ticket.
+    Use wxjsapi.ticket, which was fetched with the access_token.
+    签名时误把 access_token 当作 jsapi_ticket。
+    请用 wxjsapi.ticket，它是用 access_token 换来的 jsapi_ticket。
+swapped
+    The nonce and the timestamp were exchanged.
+    Give wx.config the nonceStr and timestamp of the call that made the signature.
+    noncestr 与 timestamp 弄反了。
+    wx.config 中的 nonceStr、timestamp 必须与生成签名时所用的完全一致。
+names
+    The signed text has other names, such as nonceStr for noncestr.
+    Sign jsapi_ticket=…&noncestr=…&timestamp=…&url=…; wxjsapi.config() does.
+    签名串中的参数名不对：应全部小写，如 noncestr 而不是 nonceStr。
+    签名串应为 jsapi_ticket=…&noncestr=…&timestamp=…&url=…，用 wxjsapi.config() 即可。
+order
+    The signed text has its parts in another order.
+    Sign jsapi_ticket=…&noncestr=…&timestamp=…&url=…; wxjsapi.config() does.
+    签名串中参数的顺序不对。
+    签名串应为 jsapi_ticket=…&noncestr=…&timestamp=…&url=…，用 wxjsapi.config() 即可。
+timestamp
+    The timestamp was signed in another form, such as milliseconds.
+    Sign whole seconds, and give wx.config the same.
+    签名用的 timestamp 形式不同，例如用了毫秒。
+    timestamp 用整数秒，签名与 wx.config 中保持一致。
+algorithm
+    The signature is not SHA-1 in lower-case hex digits but {}.
+    Use wxjsapi.config(), or SHA-1 and hexdigest().
+    签名算法不对：应为小写十六进制的 SHA-1，而不是 {}。
+    请用 wxjsapi.config()，或 SHA-1 的 hexdigest()。
+unknown
+    None of the usual mistakes makes it. It may be a ticket or appId of another account, the \
+nonce or timestamp of another call, or a cached page.
+    Copy all values from one page load, and see that the page is not cached.
+    常见的错误都得不到这个签名。可能 jsapi_ticket 或 appId 属于另一个公众号，\
+noncestr 或 timestamp 来自另一次调用，或页面被缓存。
+    请从同一次页面加载中复制这些值，并确认页面没有被缓存。
+""",
+        re.M,
+    )
+}
+
+
+# -- what people sign in place of a URL ------------------------------------------------------------
+
+
+class _Url(NamedTuple):
+    scheme: str
+    host: str
+    port: str
+    path: str
+    query: str
+
+    @property
+    def params(self) -> list[str]:
+        return self.query[1:].split("&") if len(self.query) > 1 else []
+
+    def with_params(self, params: list[str]) -> str:
+        return self.to(query="?" + "&".join(params) if params else "")
+
+    def to(self, **parts: str) -> str:
+        new = self._replace(**parts)
+        return f"{new.scheme}://{new.host}{new.port}{new.path}{new.query}"
+
+
+_URL = re.compile(r"(https?)://(\[[^]/?#]*\]|[^/?#:]+)(:\d+)?([^?#]*)(\?[^#]*)?", re.I)
+_SHARED = re.compile(
+    r"(from|isappinstalled|nsukey|wxshare_count|clicktime|enterid|ascene|subscene|exportkey"
+    r"|pass_ticket|wx_header|devicetype|nettype|abtest_cookie|winzoom)="
+)
+_SUFFIXES = ("from=timeline", "from=groupmessage", "from=singlemessage")
+_PORTS = (":80", ":443", ":5000", ":8000", ":8080", ":3000", ":5001", ":8001", ":8888", ":9000")
+_MANY = 12  # parameters, or steps of a path, that are tried one by one
+
+
+def _share(url: _Url) -> Iterator[str]:
+    params, known = url.params, [p for p in url.params if _SHARED.match(p)]
+    yield url.with_params([p for p in params if p not in known])
+    for end in range(len(params) - 1, -1, -1)[:_MANY]:
+        if params[end] not in known:
+            break
+        yield url.with_params(params[:end])
+    for one in known[:_MANY]:
+        yield url.with_params([p for p in params if p != one])
+    for suffix, rest in product(_SUFFIXES, ([], ["isappinstalled=0"], ["isappinstalled=1"])):
+        yield url.with_params([*params, suffix, *rest])
+
+
+def _query(url: _Url) -> Iterator[str]:
+    params = url.params
+    for end in range(len(params))[:_MANY]:
+        yield url.with_params(params[:end])
+        yield url.with_params(params[:end] + params[end + 1 :])
+        yield url.with_params(params[: -1 - end])
+
+
+def _slash(url: _Url) -> Iterator[str]:
+    yield url.to(path=url.path + "/")
+    yield url.to(path=url.path.removesuffix("/"))
+    yield url.to(query=url.query.rstrip("&").removesuffix("?"))
+    yield url.to(query=url.query + ("&" if url.query else "?"))
+
+
+def _scheme(url: _Url) -> Iterator[str]:
+    yield url.to(scheme="http" if url.scheme == "https" else "https")
+
+
+def _port(url: _Url) -> Iterator[str]:
+    for port in ("", *_PORTS):
+        yield url.to(port=port)
+
+
+def _host(url: _Url) -> Iterator[str]:
+    host = url.host
+    other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
+    for name in (other, host.lower(), host.upper(), host.capitalize(), host.title()):
+        yield url.to(host=name)
+    for name, port in product(("127.0.0.1", "localhost"), ("", *_PORTS[2:5])):
+        yield url.to(scheme="http", host=name, port=port)
+
+
+def _path(url: _Url) -> Iterator[str]:
+    steps = url.path.split("/")
+    for start in range(2, len(steps))[:_MANY]:
+        yield url.to(path="/" + "/".join(steps[start:]))
+    yield f"//{url.host}{url.port}{url.path}{url.query}"
+    yield f"{url.host}{url.port}{url.path}{url.query}"
+    yield f"{url.path}{url.query or '?'}"  # request.full_path
+    yield f"{url.path}{url.query}"
+
+
+def _unescaped(url: str) -> Iterator[str]:
+    start, mark, query = url.partition("?")
+    yield unquote(url)
+    yield unquote_plus(url)
+    yield unquote(start) + mark + unquote_plus(query)
+    yield unquote(start) + mark + query
+    yield start + mark + unquote(query)
+    if match := _URL.match(url):
+        path = unquote_to_bytes(match[4]).decode("latin-1")
+        environ = {
+            "wsgi.url_scheme": match[1],
+            "HTTP_HOST": match[2] + (match[3] or ""),
+            "PATH_INFO": path,
+            "QUERY_STRING": query.encode("utf-8", "replace").decode("latin-1"),
+        }
+        yield get_current_url(environ)  # what Flask's request.url is
+
+
+def _escaped(url: str) -> Iterator[str]:
+    yield quote(url, safe="!~*'()")  # encodeURIComponent
+    yield quote(url, safe="")
+    yield quote(url, safe=";,/?:@&=+$!~*'()#")  # encodeURI
+    yield url.replace("%", "%25")
+    for safe in ("[]'()", "'()", "()", "[]", ""):  # what others escape and browsers do not
+        yield quote(url, safe=f"%;,/?:@&=+$!~*#{safe}")
+    yield re.sub("%..", lambda escape: escape[0].lower(), url)
+    yield re.sub("%..", lambda escape: escape[0].upper(), url)
+    for old, new in (("%20", "+"), ("+", "%20"), ("+", "%2B")):
+        yield url.replace(old, new)
+
+
+def _html(url: str) -> Iterator[str]:
+    for escape in ("&amp;", "&#38;", "\\u0026"):
+        yield url.replace("&", escape)
+    yield html.escape(url)
+    yield html.escape(url).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")  # Jinja
+    yield html.unescape(url)
+
+
+def _parsed(vary: Callable[[_Url], Iterable[str]]) -> Callable[[str], Iterator[str]]:
+    def vary_text(text: str) -> Iterator[str]:
+        if match := _URL.fullmatch(text):
+            yield from vary(_Url(*(part or "" for part in match.groups())))
+
+    return vary_text
+
+
+#: In the order they are named in and, in pairs, applied in: what a framework or template does to
+#: the text comes after what is wrong with the address.
+_STRUCTURE = {"share": _share, "query": _query, "slash": _slash, "scheme": _scheme, "port": _port}
+_STRUCTURE |= {"host": _host, "path": _path}
+_SPELLING = {"unescaped": _unescaped, "escaped": _escaped, "html": _html}
+
+
+class _Urls:
+    """The URLs that people sign in place of a page's.
+
+    :param page: the right one.
+    :param fragment: the hash, with its ``#``.
+    """
+
+    def __init__(self, page: str, fragment: str) -> None:
+        self._causes: dict[str, Callable[[str], Iterable[str]]] = {
+            **{cause: _parsed(vary) for cause, vary in _STRUCTURE.items()},
+            "hash": lambda url: [url + fragment],
+            **_SPELLING,
+        }
+        #: URL -> the one mistake that makes it.
+        self.single: dict[str, str] = {page: "valid"}
+        for cause, vary in self._causes.items():
+            for url in vary(page):
+                self.single.setdefault(url, cause)
+        del self.single[page]
+
+    def double(self) -> Iterator[tuple[str, str]]:
+        """Those of two mistakes, and which two."""
+        order = list(self._causes)
+        for url, first in self.single.items():
+            for second in order[order.index(first) + 1 :]:
+                for changed in self._causes[second](url):
+                    yield changed, f"{first}+{second}"
+
+
+# -- what people sign in place of the rest ---------------------------------------------------------
+
+_NAMES = ("jsapi_ticket", "noncestr", "timestamp", "url")
+_OTHER_NAMES = (
+    ("jsapi_ticket", "jsapiTicket", "ticket"),
+    ("noncestr", "nonceStr", "nonce_str"),
+    ("timestamp", "timeStamp"),
+    ("url",),
+)
+_ALGORITHMS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
+_MOST = 3_000_000  # characters that are tried in all
+_LONGEST = 8192  # characters of a value
+
+
+class _Values(NamedTuple):
+    ticket: str
+    noncestr: str
+    timestamp: str
+    url: str
+
+    def text(self, names: Iterable[str] = _NAMES) -> str:
+        return "&".join(f"{name}={value}" for name, value in zip(names, self, strict=True))
+
+
+def _forms(right: _Values) -> Iterator[tuple[str, str]]:
+    yield "swapped", right._replace(noncestr=right.timestamp, timestamp=right.noncestr).text()
+    for names in product(*_OTHER_NAMES):
+        yield "names", right.text(names)
+    for parts in permutations(zip(_NAMES, right, strict=True)):
+        yield "order", "&".join(f"{name}={value}" for name, value in parts)
+    seconds = right.timestamp.partition(".")[0]
+    for timestamp in (seconds, seconds[:-3], *(f"{seconds}{ms:03}" for ms in range(1000))):
+        yield "timestamp", right._replace(timestamp=timestamp).text()
+
+
+def _texts(
+    right: _Values, fragment: str, others: Mapping[str, str]
+) -> Iterator[tuple[str, str, str]]:
+    """Cause, signed text and the label of the ticket in it."""
+    urls = _Urls(right.url, fragment)
+    tickets = [
+        (
+            "access_token" if label == "access_token" else "ticket",
+            right._replace(ticket=other),
+            label,
+        )
+        for label, other in others.items()
+    ]
+    yield "valid", right.text(), ""
+    for url, cause in urls.single.items():
+        yield cause, right._replace(url=url).text(), ""
+    for cause, values, label in tickets:
+        yield cause, values.text(), label
+    for cause, text in _forms(right):
+        yield cause, text, ""
+    for (cause, values, label), (url, first) in product(tickets, urls.single.items()):
+        yield f"{first}+{cause}", values._replace(url=url).text(), label
+    for url, cause in urls.double():
+        yield cause, right._replace(url=url).text(), ""
+
+
+# -- the one thing that others call ----------------------------------------------------------------
+
+
+def diagnose(
+    *,
+    url: str,
+    noncestr: str,
+    timestamp: str,
+    signature: str,
+    ticket: str,
+    others: Mapping[str, str] = MappingProxyType({}),
+) -> Diagnosis:
+    """Find what was signed in place of what should have been.
+
+    Where two causes make the same text, the one that stands first in :data:`TEXTS` is named.
+
+    :param url: ``location.href`` as the browser has it, with its hash.
+    :param noncestr: ``nonceStr`` as ``wx.config`` got it, like ``timestamp`` and ``signature``.
+    :param ticket: the ``jsapi_ticket`` that should have signed.
+    :param others: a few other values that may have signed, by a label that tells what each is;
+        ``"access_token"`` has a text of its own.
+    :raises ValueError: for something that cannot come from a page; it says what to paste.
+    """
+    url, signature = url.strip(), signature.strip()
+    _check(url, noncestr, timestamp, signature, ticket)
+    page, mark, fragment = url.partition("#")
+    right = _Values(ticket, noncestr, timestamp, page)
+    others = {label: other for label, other in others.items() if other not in ("", ticket)}
+    digest, algorithm = signature.lower(), _ALGORITHMS[len(signature)]
+    budget = _MOST
+    for cause, text, label in _texts(right, mark + fragment, others):
+        budget -= len(text)
+        if budget < 0:
+            break
+        data = text.encode("utf-8", "replace")
+        if hashlib.new(algorithm, data, usedforsecurity=False).hexdigest() == digest:
+            if algorithm != "sha1" or signature != digest:
+                cause = "algorithm" if cause == "valid" else f"{cause}+algorithm"
+            for secret in (ticket, *others.values()):
+                text = text.replace(secret, "***")
+            form = "in upper case" if algorithm == "sha1" else algorithm.upper()
+            return _diagnosis(cause, text, {"ticket": label, "algorithm": form})
+    return _diagnosis("unknown", None, {})
+
+
+def _check(url: str, noncestr: str, timestamp: str, signature: str, ticket: str) -> None:
+    if not _URL.match(url) or not url.isprintable() or len(url) > _LONGEST:
+        raise ValueError("url must be the page's whole address: paste location.href (http…).")
+    if not re.fullmatch("[0-9A-Fa-f]+", signature) or len(signature) not in _ALGORITHMS:
+        raise ValueError("signature must be 40 hex digits: paste the one that wx.config got.")
+    for name, value in (("nonceStr", noncestr), ("timestamp", timestamp), ("ticket", ticket)):
+        if not value or not value.isprintable() or len(value) > _LONGEST:
+            raise ValueError(f"{name} must be one line of text: paste it as wx.config got it.")
+
+
+def _diagnosis(cause: str, signed: str | None, details: Mapping[str, str]) -> Diagnosis:
+    names = cause.split("+")
+    facts, fixes, facts_zh, fixes_zh = (
+        dict.fromkeys(TEXTS[name][part].format(details.get(name)) for name in names)
+        for part in range(4)
+    )
+    return Diagnosis(cause, signed, " ".join([*facts, *fixes]), "".join([*facts_zh, *fixes_zh]))

@@ -1,0 +1,73 @@
+"""The script tags of a page: what ``wx_script()`` puts into it, and safely."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+#: What sets the card for friends and the one for Moments.
+SHARE_APIS = ("updateAppMessageShareData", "updateTimelineShareData")
+_SHARE_FIELDS = ("title", "desc", "link", "imgUrl")
+
+
+def check_share(share: Mapping[str, str]) -> None:
+    """Whether the fields of a share card can be right.
+
+    :raises RuntimeError: for one that cannot, quoting it.
+    """
+    for name, value in share.items():
+        if name not in _SHARE_FIELDS:
+            raise RuntimeError(f"share has no field {name!r}; it has {', '.join(_SHARE_FIELDS)}.")
+        if not isinstance(value, str):
+            raise RuntimeError(f"share's {name} must be a string, got {value!r}")
+
+
+def warning(text: str) -> Markup:
+    """A statement that says something in the browser's console."""
+    return Markup("window.console&&console.warn(%s);") % htmlsafe_json_dumps(text)
+
+
+def config_call(config: Mapping[str, Any], share: Mapping[str, str] | None) -> Markup:
+    """The statements that call ``wx.config`` and set the share card.
+
+    :param share: checked, with its ``link``; None for no card.
+    """
+    body = Markup("wx.config(%s);") % htmlsafe_json_dumps(config)
+    if share is not None:
+        friends, moments = SHARE_APIS
+        card = {name: value for name, value in share.items() if name != "desc"}
+        body += Markup("wx.ready(function(){wx.%s(%s);wx.%s(%s);});") % (
+            friends,
+            htmlsafe_json_dumps(dict(share)),
+            moments,
+            htmlsafe_json_dumps(card),
+        )
+    missing = warning("wx.config was not called: WeChat's script could not be loaded.")
+    return Markup("if(window.wx){%s}else{%s}") % (body, missing)
+
+
+def tags(sources: Iterable[str], spare: Iterable[str], body: Markup, nonce: str | None) -> Markup:
+    """The tags that load scripts and then run some statements, in this order.
+
+    :param sources: the scripts' URLs; the last one is the JS-SDK's.
+    :param spare: where to load the JS-SDK from when that failed.
+    :param body: the statements.
+    :param nonce: of the page's Content-Security-Policy.
+    """
+    attribute = Markup(' nonce="%s"') % nonce if nonce else Markup()
+
+    def load(source: str) -> Markup:
+        return Markup('<script src="%s"%s></script>') % (source, attribute)
+
+    def run(statements: Markup) -> Markup:
+        return Markup("<script%s>%s</script>") % (attribute, statements)
+
+    # document.write, since the scripts that follow must find wx.
+    otherwise = [
+        run(Markup("window.wx||document.write(%s);") % htmlsafe_json_dumps(str(load(source))))
+        for source in spare
+    ]
+    return Markup("\n").join([*map(load, sources), *otherwise, run(body)])

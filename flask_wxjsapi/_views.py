@@ -1,0 +1,123 @@
+"""The endpoints under URL_PREFIX: signatures for single-page apps, and the script that asks."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache, partial
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, current_app, jsonify, request
+
+from ._config import SANDBOX, Settings
+from ._url import check_page, is_host_of
+from .errors import TicketUnavailable
+
+_CLIENT_LIFE = 3600  # seconds a browser keeps client.js; then it asks whether there is another
+_CLIENT_TYPES = {"js": "text/javascript", "mjs": "text/javascript", "d.ts": "text/plain"}
+
+
+def blueprint(settings: Settings) -> Blueprint:
+    """The endpoints of one account."""
+    name = "wxjsapi" if settings.name == "default" else f"wxjsapi_{settings.name}"
+    views = Blueprint(name, __name__, url_prefix=settings.url_prefix)
+    views.add_url_rule("/config", "config", partial(_config, settings))
+    client = "/client.<any(js, mjs, 'd.ts'):form>"
+    views.add_url_rule(client, "client", partial(_client, settings))
+
+    @views.after_request
+    def share_with_page_hosts(response: Response) -> Response:
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.vary.add("Origin")
+        origin = request.headers.get("Origin", "")
+        parts = urlsplit(origin)
+        if is_host_of(parts.scheme, parts.netloc, _hosts(settings)):
+            response.access_control_allow_origin = origin
+            response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+        return response
+
+    return views
+
+
+def _config(settings: Settings) -> Response:
+    """``GET config?url=…``: the argument of ``wx.config`` for a page, as JSON."""
+    try:
+        url = _page_to_sign(settings)
+    except ValueError as error:
+        return _answer({"error": str(error)}, 400)
+    wxjsapi: Any = current_app.extensions["wxjsapi"][settings.name]
+    try:
+        if request.args.get("rejected") == "1":
+            # Without the query, which may carry somebody's OAuth code into the log.
+            wxjsapi._state().provider.verify(re.split("[?#]", url, maxsplit=1)[0])
+        return _answer(wxjsapi.config(url=url))
+    except TicketUnavailable as error:
+        response = _answer({"error": "There is no WeChat ticket at the moment."}, 503)
+        response.retry_after = error.retry_after
+        return response
+
+
+def _page_to_sign(settings: Settings) -> str:
+    """The URL a page asks a signature for.
+
+    :raises ValueError: it is not to be had, for the reason that the text gives.
+    """
+    unknown = request.args.keys() - {"url", "rejected"}
+    if unknown or len(request.args.getlist("url")) > 1:
+        # What follows an & in a page's URL comes as arguments of its own.
+        raise ValueError("url is not escaped: send it through encodeURIComponent.")
+    url = request.args.get("url", "")
+    check_page(url, _hosts(settings))
+    return url
+
+
+def _hosts(settings: Settings) -> list[str]:
+    """The hosts whose pages are signed: the request's own and those in the config."""
+    own = request.host.lower().removesuffix(":80").removesuffix(":443")
+    hosts = [own, *settings.page_hosts]
+    if settings.public_origin:
+        hosts.append(urlsplit(settings.public_origin).netloc)
+    return hosts
+
+
+def _answer(value: Any, status: int = 200) -> Response:
+    response = jsonify(value)
+    response.status_code = status
+    response.cache_control.no_store = True
+    return response
+
+
+# -- the script ------------------------------------------------------------------------------------
+
+
+def _client(settings: Settings, form: str) -> Response:
+    """``GET client.js``; ``client.mjs`` is the same as a module, ``client.d.ts`` its types."""
+    text = _package_file("client.d.ts" if form == "d.ts" else "client.js")
+    if form != "d.ts":
+        urls = json.dumps(settings.jssdk_urls)
+        text = _bridge(settings) + text.replace('["https://res.wx.qq.com/…"]', urls)
+    if form == "mjs":
+        text = text.replace("document.currentScript.src", "import.meta.url")
+        text += "export const config = window.wxjsapi.config;\n"
+    response = Response(text, content_type=f"{_CLIENT_TYPES[form]}; charset=utf-8")
+    response.cache_control.public = True
+    response.cache_control.max_age = _CLIENT_LIFE
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+def _bridge(settings: Settings) -> str:
+    """The phone of the sandbox, so that wx.config works in any browser where that is WeChat."""
+    if settings.api_base_url != SANDBOX:
+        return ""
+    from .sandbox import embedded
+
+    return embedded().bridge_script()
+
+
+@cache
+def _package_file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

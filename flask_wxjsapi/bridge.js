@@ -1,0 +1,350 @@
+// A phone for pages in an ordinary browser: the WeixinJSBridge that WeChat's own browser has, with
+// the sandbox behind it, and a card in the corner that shows what it said. Include it before
+// jweixin. It works as a classic script, in a module and with another script's text behind it.
+(() => {
+  "use strict";
+  const SANDBOX = "__SANDBOX_URL__";
+  if (window.WeixinJSBridge && window.WeixinJSBridge.sandbox) return; // included twice
+
+  const KEY = "wxSandboxPhone";
+  const PHONES = {
+    // wxdebugger: jweixin then does not report to open.weixin.qq.com.
+    android:
+      "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) " +
+      "Version/4.0 Chrome/126.0.0.0 Mobile Safari/537.36 MicroMessenger/8.0.50 wxdebugger",
+    ios:
+      "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 " +
+      "(KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.50 wxdebugger",
+  };
+  // The names are those that jweixin passes on, not always those that a page calls.
+  const SHARES = {
+    updateAppMessageShareData: { to: "friend" },
+    updateTimelineShareData: { to: "moments" },
+    sendAppMessage: { to: "friend", needs: "menu:share:appmessage" },
+    shareTimeline: { to: "moments", needs: "menu:share:timeline" },
+  };
+  const WITHOUT_EFFECT = new Set([
+    "hideOptionMenu", "showOptionMenu", "hideMenuItems", "showMenuItems",
+    "hideAllNonBaseMenuItem", "showAllNonBaseMenuItem", "closeWindow",
+  ]);
+
+  const ask = window.fetch.bind(window); // before the page puts its own in its place
+  const inWeChat = /MicroMessenger/i.test(navigator.userAgent);
+  const mode = readMode();
+  const landing = readLanding();
+  const state = { errMsg: "", asking: false, asked: 0, url: "", granted: new Set(), shares: {} };
+  const listeners = {};
+
+  // -- the phone
+
+  const withoutHash = (url) => url.split("#")[0];
+  const address = () => withoutHash(mode === "ios" ? landing : location.href);
+
+  function readMode() {
+    if (inWeChat) return /iPhone|iPad/i.test(navigator.userAgent) ? "ios" : "android";
+    try {
+      return sessionStorage.getItem(KEY) === "ios" ? "ios" : "android";
+    } catch {
+      return "android"; // a page may be denied its storage
+    }
+  }
+
+  function readLanding() {
+    const [navigation] = performance.getEntriesByType("navigation");
+    return navigation && /^https?:/.test(navigation.name) ? navigation.name : location.href;
+  }
+
+  function explain(text) {
+    console.info(`WeChat sandbox: ${text}`);
+  }
+
+  async function judge(args, url) {
+    const text = (value) => String(value ?? "");
+    const body = JSON.stringify({
+      appId: text(args.verifyAppId), nonceStr: text(args.verifyNonceStr),
+      timestamp: text(args.verifyTimestamp), signature: text(args.verifySignature), url,
+    });
+    try {
+      // A string goes without a preflight, and nothing here needs a cookie.
+      const response = await ask(`${SANDBOX}/sandbox/verify`, {
+        method: "POST", body, cache: "no-store", credentials: "omit",
+      });
+      const { errMsg } = await response.json();
+      if (typeof errMsg === "string") return errMsg;
+    } catch {
+      // the same advice
+    }
+    console.error(
+      `WeChat sandbox: ${SANDBOX} gave no verdict, so wx.config gets "config:fail". Does it still ` +
+        `run? Does this page's Content-Security-Policy allow connect-src ${SANDBOX} ?`,
+    );
+    return "config:fail";
+  }
+
+  async function preVerify(args, answer) {
+    const names = Array.isArray(args.verifyJsApiList) ? [...args.verifyJsApiList] : [];
+    const turn = ++state.asked;
+    const url = address();
+    Object.assign(state, { asking: true, url });
+    show();
+    const errMsg = await judge(args, url);
+    if (turn === state.asked) {
+      const granted = new Set(errMsg === "config:ok" ? names : []);
+      Object.assign(state, { asking: false, errMsg, granted });
+      show();
+    }
+    answer({ errMsg });
+  }
+
+  function play(name, args) {
+    if (name === "checkJsApi") {
+      const names = Array.isArray(args.jsApiList) ? args.jsApiList : [];
+      const result = Object.fromEntries(names.map((api) => [api, state.granted.has(api)]));
+      const checkResult = mode === "android" ? JSON.stringify(result) : result;
+      return { err_msg: "checkJsApi:ok", checkResult };
+    }
+    const share = Object.hasOwn(SHARES, name) ? SHARES[name] : null;
+    if (!state.granted.has((share && share.needs) || name)) {
+      explain(`${name} is in the jsApiList of no wx.config that got config:ok: permission denied.`);
+      return { err_msg: `${name}:permission denied` };
+    }
+    if (share) {
+      const { title, desc, link, imgUrl = args.img_url } = args;
+      state.shares[share.to] = { title, desc, link, imgUrl };
+      show();
+    } else if (name === "getNetworkType") {
+      return { err_msg: "network_type:wifi" };
+    } else if (!WITHOUT_EFFECT.has(name)) {
+      explain(`it does not play ${name}, which a desktop browser cannot do. The page gets a fail.`);
+      return { err_msg: `${name}:fail` };
+    }
+    return { err_msg: `${name}:ok` };
+  }
+
+  const bridge = {
+    sandbox: SANDBOX,
+    invoke(name, args, callback) {
+      // Never before invoke() returns: a client's answer takes its time as well.
+      const answer = (result) => setTimeout(() => callback && callback(result), 0);
+      if (name === "preVerifyJSAPI") preVerify(args || {}, answer);
+      else answer(play(String(name), args || {}));
+    },
+    call(name, args) {
+      bridge.invoke(name, args);
+    },
+    on(event, callback) {
+      listeners[event] = callback;
+      show();
+    },
+  };
+
+  // -- the card
+
+  function make(tag, properties, ...children) {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
+  }
+
+  function both(english, chinese) {
+    return [`${english} `, make("span", { lang: "zh-CN" }, chinese)];
+  }
+
+  function web(address) {
+    try {
+      const url = new URL(address);
+      return /^https?:$/.test(url.protocol) ? url : null;
+    } catch {
+      return null;
+    }
+  }
+
+  function problems({ link, imgUrl }) {
+    const page = web(link);
+    const found = [];
+    if (!page) found.push(both("link is no full http(s) address.", "link 不是完整网址"));
+    else if (page.hostname !== location.hostname)
+      found.push(
+        both(`link leads to ${page.hostname}, not to this page’s host.`, "link 与本页域名不同"),
+      );
+    if (!web(imgUrl)) found.push(both("imgUrl is no full http(s) address.", "imgUrl 不是完整网址"));
+    return found.map((text) => make("p", { className: "warning" }, ...text));
+  }
+
+  function shareCard(heading, share, withDescription) {
+    const text = (value) => String(value ?? "");
+    const [page, image] = [web(share.link), web(share.imgUrl)];
+    const picture = make("span", { className: "picture" });
+    if (image) {
+      const img = make("img", { alt: "", referrerPolicy: "no-referrer", src: image.href });
+      img.addEventListener("error", () => picture.replaceChildren("✕"));
+      picture.append(img);
+    }
+    const words = make("div", {}, make("b", {}, text(share.title)));
+    if (withDescription) words.append(make("p", {}, text(share.desc)));
+    const link = page
+      ? make("a", { href: page.href, target: "_blank", rel: "noopener" }, text(share.link))
+      : make("span", {}, text(share.link));
+    return make(
+      "section", {}, make("h3", {}, ...heading),
+      make("div", { className: "share" }, words, picture),
+      make("p", { className: "link" }, link), ...problems(share),
+    );
+  }
+
+  // The old way to share: the phone asks the page when somebody presses the button.
+  function oldButton(event, label) {
+    const button = make("button", { type: "button" }, ...label);
+    button.addEventListener("click", () => listeners[event]({}));
+    return listeners[event] ? [button] : [];
+  }
+
+  function missing() {
+    if (document.readyState !== "complete" || window.wx || window.jWeixin || state.asked) return "";
+    const sources = [...document.scripts].map((script) => script.src);
+    const hosts = sources.filter((src) => /jweixin/i.test(src)).map((src) => new URL(src).host);
+    return [...new Set(hosts)].join(", ");
+  }
+
+  const status = make("p", { className: "status" });
+  status.setAttribute("role", "status");
+  const note = make("p", { className: "warning" });
+  const comparedUrl = make("code", {});
+  const compared = make(
+    "div", {}, make("h3", {}, ...both("The phone compared", "手机比对的网址")), comparedUrl,
+  );
+  const shares = make("div", {});
+
+  function show() {
+    const known = state.asked > 0 && !state.asking;
+    const waiting = state.asking ? ["…"] : both("wx.config not called yet", "尚未调用");
+    status.replaceChildren(...(known ? [state.errMsg] : waiting));
+    status.dataset.verdict = !known ? "none" : state.errMsg === "config:ok" ? "ok" : "bad";
+    if (known) phone.dataset.errmsg = state.errMsg;
+    else delete phone.dataset.errmsg;
+    const host = missing();
+    const advice = `jweixin could not be loaded from ${host}: no internet?`;
+    note.replaceChildren(...both(advice, "无法加载 jweixin，没有联网？"));
+    note.hidden = !host;
+    comparedUrl.textContent = state.url;
+    compared.hidden = !state.url;
+    const { friend, moments } = state.shares;
+    shares.replaceChildren(
+      ...(friend ? [shareCard(both("For a friend", "发送给朋友"), friend, true)] : []),
+      ...(moments ? [shareCard(both("For Moments", "朋友圈"), moments, false)] : []),
+      ...oldButton("menu:share:appmessage", both("Share with a friend", "分享给朋友")),
+      ...oldButton("menu:share:timeline", both("Share to Moments", "分享到朋友圈")),
+    );
+  }
+
+  function modeButton(name, ...label) {
+    const button = make("button", { type: "button", disabled: inWeChat }, ...label);
+    button.setAttribute("aria-pressed", String(mode === name));
+    button.addEventListener("click", () => {
+      try {
+        sessionStorage.setItem(KEY, name);
+        location.reload();
+      } catch {
+        explain("this page may store nothing, so it stays the phone it is.");
+      }
+    });
+    return button;
+  }
+
+  function build() {
+    const body = make(
+      "div", { id: "body", hidden: innerWidth < 600 }, note, compared,
+      make("div", { className: "modes" },
+        modeButton("android", "Android: ", ...both("current URL", "当前网址")),
+        modeButton("ios", "iOS: ", ...both("landing URL", "进入网址"))),
+      shares,
+    );
+    const toggle = make("button", { type: "button", className: "toggle" });
+    const label = () => {
+      toggle.setAttribute("aria-expanded", String(!body.hidden));
+      toggle.setAttribute("aria-label", body.hidden ? "Show more 展开" : "Show less 收起");
+      toggle.textContent = body.hidden ? "▴" : "▾";
+    };
+    toggle.setAttribute("aria-controls", "body");
+    toggle.addEventListener("click", () => {
+      body.hidden = !body.hidden;
+      label();
+    });
+    label();
+    const title = make("h2", {}, ...both("Sandbox phone", "沙箱手机"));
+    const panel = make("aside", {}, make("header", {}, title, status, toggle), body);
+    panel.setAttribute("aria-label", "WeChat sandbox 微信沙箱");
+    const root = phone.attachShadow({ mode: "open" });
+    const sheet = new CSSStyleSheet(); // a strict Content-Security-Policy has no say in these
+    sheet.replaceSync(STYLE);
+    root.adoptedStyleSheets = [sheet];
+    root.append(panel);
+  }
+
+  const STYLE = `
+    :host { all: initial; position: fixed; z-index: 2147483647; right: 12px; bottom: 12px;
+      width: min(340px, 100vw - 24px); color-scheme: light dark; color: var(--text);
+      font: 13px/1.45 system-ui, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif;
+      --back: #fff; --edge: #ccd6d0; --text: #15211b; --soft: #536159; --inset: #f0f4f2;
+      --good: #08743c; --good-back: #e1f6ea; --bad: #b3261e; --bad-back: #fdeae8;
+      --warn: #774700; --warn-back: #fdf0d5; }
+    @media (prefers-color-scheme: dark) { :host {
+      --back: #1b2420; --edge: #3a4740; --text: #e7efea; --soft: #a9b7af; --inset: #111814;
+      --good: #4ade94; --good-back: #12321f; --bad: #ff9d94; --bad-back: #3d1b18;
+      --warn: #f3bd5c; --warn-back: #382a0e; } }
+    @media print { :host { display: none; } }
+    * { box-sizing: border-box; margin: 0; font: inherit; overflow-wrap: anywhere; }
+    [hidden] { display: none !important; }
+    aside { max-height: calc(100vh - 24px); overflow: auto; border: 1px solid var(--edge);
+      border-radius: 12px; background: var(--back); box-shadow: 0 6px 28px rgb(0 0 0 / 22%); }
+    header { display: flex; flex-wrap: wrap; align-items: center; gap: 8px; padding: 8px 12px; }
+    h2, h3, b { font-weight: 650; }
+    h3 { margin-bottom: 4px; font-size: 12px; color: var(--soft); }
+    [lang] { display: inline-block; font-size: 92%; opacity: .85; }
+    code, .status { font-family: ui-monospace, Menlo, Consolas, monospace; }
+    .status { margin-left: auto; padding: 2px 10px; border-radius: 99px; background: var(--inset); }
+    [data-verdict=ok] { background: var(--good-back); color: var(--good); font-weight: 650; }
+    [data-verdict=bad] { background: var(--bad-back); color: var(--bad); font-weight: 650; }
+    #body { display: grid; gap: 12px; padding: 4px 12px 12px; }
+    code { display: block; font-size: 12px; }
+    .warning { margin-top: 6px; padding: 6px 10px; border-radius: 8px; background: var(--warn-back);
+      color: var(--warn); }
+    section { margin-bottom: 10px; }
+    .share { display: flex; gap: 10px; justify-content: space-between; padding: 10px;
+      border: 1px solid var(--edge); border-radius: 8px; }
+    .share p { margin-top: 2px; color: var(--soft); font-size: 12px; }
+    .picture { flex: none; display: grid; place-items: center; width: 48px; height: 48px;
+      background: var(--inset); }
+    img { width: 48px; height: 48px; object-fit: cover; }
+    .link { margin-top: 4px; font-size: 12px; color: var(--soft); }
+    .link a { color: inherit; }
+    .modes { display: flex; gap: 6px; }
+    button { flex: 1; padding: 6px 8px; border: 1px solid var(--edge); border-radius: 8px;
+      background: var(--back); color: inherit; cursor: pointer; }
+    button[aria-pressed=true] { border-color: var(--good); background: var(--good-back);
+      color: var(--good); }
+    button:disabled { cursor: default; }
+    .toggle { flex: none; width: 32px; height: 32px; padding: 0; }
+    :focus-visible { outline: 2px solid var(--good); outline-offset: 2px; }
+  `;
+
+  const phone = document.createElement("wx-sandbox-phone");
+
+  function ready() {
+    // Beside the body, which a page may replace.
+    document.documentElement.append(phone);
+    document.dispatchEvent(new Event("WeixinJSBridgeReady"));
+  }
+
+  if (!inWeChat)
+    Object.defineProperty(navigator, "userAgent", { configurable: true, get: () => PHONES[mode] });
+  // Real WeChat puts its own there, which knows nothing of a sandbox's account.
+  const own = { configurable: true, get: () => bridge, set() {} };
+  Object.defineProperty(window, "WeixinJSBridge", own);
+  build();
+  show();
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", ready);
+  else setTimeout(ready, 0);
+  window.addEventListener("load", show);
+  window.addEventListener("error", ({ target }) => target.tagName === "SCRIPT" && show(), true);
+})();

@@ -1,0 +1,130 @@
+/* Flask-WxJsApi: has this page signed by its server, and waits for WeChat's verdict.
+ *
+ *   wxjsapi.config({jsApiList: ["scanQRCode"], share: {title: "…", imgUrl: "…"}})
+ *     .then((wx) => wx.scanQRCode({…}), (error) => console.warn(error.message));
+ *
+ * Call it again whenever the address changes (history.pushState). client.d.ts has the types.
+ */
+(function (script, jssdk) {
+  "use strict";
+
+  const PATIENCE = 10000; // milliseconds for WeChat to answer
+  const SILENCE = 2000; // milliseconds after which no complaint is a yes, see verdict()
+  const SHARE = ["updateAppMessageShareData", "updateTimelineShareData"];
+  const navigation = performance.getEntriesByType && performance.getEntriesByType("navigation")[0];
+  const landing = withoutHash((navigation && navigation.name) || location.href);
+  const nonced = document.querySelector("script[nonce]");
+
+  // WeChat compares the address that was loaded first on iOS, and the one shown on Android.
+  let kind = /iPhone|iPad|iPod/.test(navigator.userAgent) ? "landing" : "current";
+  let queue = Promise.resolve();
+
+  function withoutHash(url) {
+    return url.split("#")[0];
+  }
+
+  function config(options) {
+    // One after the other: jweixin knows one signature at a time.
+    const turn = queue.then(() => configure(options || {}));
+    queue = turn.catch(() => {});
+    return turn;
+  }
+
+  async function configure(options) {
+    if (!/MicroMessenger/i.test(navigator.userAgent))
+      throw new Error("Not inside WeChat: wx.config needs WeChat's own browser.");
+    const wx = await loadJweixin();
+    const bridge = await findBridge();
+    const urls = { landing: landing, current: withoutHash(location.href) };
+    if (options.page) kind = options.page;
+    let errMsg = await verdict(wx, bridge, settingsFor(options, await sign(urls[kind], false)));
+    if (/invalid signature/.test(errMsg)) {
+      const other = kind === "landing" ? "current" : "landing";
+      errMsg = await verdict(wx, bridge, settingsFor(options, await sign(urls[other], true)));
+      if (errMsg === "config:ok" && urls[other] !== urls[kind]) kind = other;
+    }
+    if (errMsg !== "config:ok")
+      throw Object.assign(new Error("WeChat refused wx.config: " + errMsg), { errMsg: errMsg });
+    if (options.share) share(wx, options.share);
+    return wx;
+  }
+
+  async function sign(url, isRejected) {
+    const query = "?url=" + encodeURIComponent(url) + (isRejected ? "&rejected=1" : "");
+    const response = await fetch(new URL("config", script) + query, { cache: "no-store" });
+    const answer = await response.json().catch(() => ({}));
+    if (response.ok && answer.signature) return answer;
+    throw new Error(answer.error || "No signature: HTTP " + response.status + ".");
+  }
+
+  function settingsFor(options, signed) {
+    const names = (options.jsApiList || signed.jsApiList).concat(options.share ? SHARE : []);
+    return Object.assign(signed, {
+      jsApiList: Array.from(new Set(names)), // a new one: jweixin changes it in place
+      openTagList: options.openTagList || signed.openTagList,
+    });
+  }
+
+  function loadJweixin() {
+    const load = (url) =>
+      new Promise((resolve, reject) => {
+        const element = document.createElement("script");
+        if (nonced) element.nonce = nonced.nonce;
+        element.onload = resolve;
+        element.onerror = () => reject(new Error("jweixin was not loaded from " + url + "."));
+        element.src = url;
+        document.head.appendChild(element);
+      });
+    if (window.wx && window.wx.config) return Promise.resolve(window.wx);
+    return jssdk
+      .reduce((before, url) => before.catch(() => load(url)), Promise.reject())
+      .then(() => window.wx || Promise.reject(new Error("jweixin set no wx: an AMD loader?")));
+  }
+
+  function findBridge() {
+    if (window.WeixinJSBridge) return Promise.resolve(window.WeixinJSBridge);
+    return inTime((resolve) => {
+      document.addEventListener("WeixinJSBridgeReady", () => resolve(window.WeixinJSBridge));
+    });
+  }
+
+  function inTime(start) {
+    return new Promise((resolve, reject) => {
+      setTimeout(() => reject(new Error("WeChat does not answer.")), PATIENCE);
+      start(resolve);
+    });
+  }
+
+  /* wx.ready() is called after a failure too, and at once after the first wx.config; wx.error()
+   * belongs to the page. So the answer to the call behind wx.config is read on its way. */
+  function verdict(wx, bridge, settings) {
+    return inTime((resolve) => {
+      const invoke = bridge.invoke;
+      const listening = function (name, args, callback) {
+        if (name !== "preVerifyJSAPI") return invoke.apply(bridge, arguments);
+        bridge.invoke = invoke;
+        return invoke.call(bridge, name, args, (answer) => {
+          callback(answer); // which makes errMsg of the older err_msg
+          resolve(answer.errMsg);
+        });
+      };
+      if (!Reflect.set(bridge, "invoke", listening)) {
+        wx.error((answer) => resolve(answer.errMsg));
+        wx.ready(() => setTimeout(resolve, SILENCE, "config:ok"));
+      }
+      wx.config(settings);
+    });
+  }
+
+  function share(wx, card) {
+    const absolute = (url) => new URL(url, location.href).href;
+    const data = Object.assign({ desc: "", link: withoutHash(location.href) }, card);
+    data.link = absolute(data.link);
+    if (data.imgUrl) data.imgUrl = absolute(data.imgUrl);
+    SHARE.forEach((name) => {
+      wx[name](Object.assign({ fail: (answer) => console.warn(answer.errMsg) }, data));
+    });
+  }
+
+  window.wxjsapi = { config: config };
+})(document.currentScript.src, ["https://res.wx.qq.com/…"]);
