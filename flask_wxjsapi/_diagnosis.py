@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import permutations, product
 from types import MappingProxyType
 from typing import NamedTuple
-from urllib.parse import quote, unquote, unquote_plus, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
-from werkzeug.wsgi import get_current_url
+from werkzeug.wrappers import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,8 @@ _MANY = 12  # parameters, or steps of a path, that are tried one by one
 
 def _share(url: _Url) -> Iterator[str]:
     params, known = url.params, [p for p in url.params if _SHARED.match(p)]
-    yield url.with_params([p for p in params if p not in known])
+    if known:
+        yield url.with_params([p for p in params if p not in known])
     for end in range(len(params) - 1, -1, -1)[:_MANY]:
         if params[end] not in known:
             break
@@ -241,19 +242,17 @@ def _path(url: _Url) -> Iterator[str]:
 def _unescaped(url: str) -> Iterator[str]:
     start, mark, query = url.partition("?")
     yield unquote(url)
-    yield unquote_plus(url)
     yield unquote(start) + mark + unquote_plus(query)
     yield unquote(start) + mark + query
     yield start + mark + unquote(query)
     if match := _URL.match(url):
-        path = unquote_to_bytes(match[4]).decode("latin-1")
         environ = {
-            "wsgi.url_scheme": match[1],
+            "wsgi.url_scheme": match[1].lower(),
             "HTTP_HOST": match[2] + (match[3] or ""),
-            "PATH_INFO": path,
+            "PATH_INFO": unquote_to_bytes(match[4]).decode("latin-1"),
             "QUERY_STRING": query.encode("utf-8", "replace").decode("latin-1"),
         }
-        yield get_current_url(environ)  # what Flask's request.url is
+        yield Request(environ).url  # and Flask's request.url
 
 
 def _escaped(url: str) -> Iterator[str]:
@@ -287,7 +286,7 @@ def _parsed(vary: Callable[[_Url], Iterable[str]]) -> Callable[[str], Iterator[s
 
 #: In the order they are named in and, in pairs, applied in: what a framework or template does to
 #: the text comes after what is wrong with the address.
-_STRUCTURE = {"share": _share, "query": _query, "slash": _slash, "scheme": _scheme, "port": _port}
+_STRUCTURE = {"slash": _slash, "share": _share, "query": _query, "scheme": _scheme, "port": _port}
 _STRUCTURE |= {"host": _host, "path": _path}
 _SPELLING = {"unescaped": _unescaped, "escaped": _escaped, "html": _html}
 
@@ -331,7 +330,7 @@ _OTHER_NAMES = (
     ("url",),
 )
 _ALGORITHMS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
-_MOST = 3_000_000  # characters that are tried in all
+_MOST = 4_000_000  # characters that are tried in all
 _LONGEST = 8192  # characters of a value
 
 
@@ -351,9 +350,6 @@ def _forms(right: _Values) -> Iterator[tuple[str, str]]:
         yield "names", right.text(names)
     for parts in permutations(zip(_NAMES, right, strict=True)):
         yield "order", "&".join(f"{name}={value}" for name, value in parts)
-    seconds = right.timestamp.partition(".")[0]
-    for timestamp in (seconds, seconds[:-3], *(f"{seconds}{ms:03}" for ms in range(1000))):
-        yield "timestamp", right._replace(timestamp=timestamp).text()
 
 
 def _texts(
@@ -380,6 +376,9 @@ def _texts(
         yield f"{first}+{cause}", values._replace(url=url).text(), label
     for url, cause in urls.double():
         yield cause, right._replace(url=url).text(), ""
+    seconds = right.timestamp.partition(".")[0]
+    for timestamp in (seconds, seconds[:-3], *(f"{seconds}{ms:03}" for ms in range(1000))):
+        yield "timestamp", right._replace(timestamp=timestamp).text(), ""
 
 
 # -- the one thing that others call ----------------------------------------------------------------
@@ -396,7 +395,8 @@ def diagnose(
 ) -> Diagnosis:
     """Find what was signed in place of what should have been.
 
-    Where two causes make the same text, the one that stands first in :data:`TEXTS` is named.
+    Where two causes make the same text, the one tried first is named: a lost share suffix
+    rather than a lost query, a lost ``?`` rather than an un-escaped URL.
 
     :param url: ``location.href`` as the browser has it, with its hash.
     :param noncestr: ``nonceStr`` as ``wx.config`` got it, like ``timestamp`` and ``signature``.
@@ -428,13 +428,21 @@ def diagnose(
 
 
 def _check(url: str, noncestr: str, timestamp: str, signature: str, ticket: str) -> None:
-    if not _URL.match(url) or not url.isprintable() or len(url) > _LONGEST:
+    if not _is_page(url):
         raise ValueError("url must be the page's whole address: paste location.href (http…).")
     if not re.fullmatch("[0-9A-Fa-f]+", signature) or len(signature) not in _ALGORITHMS:
         raise ValueError("signature must be 40 hex digits: paste the one that wx.config got.")
     for name, value in (("nonceStr", noncestr), ("timestamp", timestamp), ("ticket", ticket)):
         if not value or not value.isprintable() or len(value) > _LONGEST:
             raise ValueError(f"{name} must be one line of text: paste it as wx.config got it.")
+
+
+def _is_page(url: str) -> bool:
+    try:
+        urlsplit(url).port  # noqa: B018 - raises for one that cannot be
+    except ValueError:
+        return False
+    return bool(_URL.match(url)) and url.isprintable() and len(url) <= _LONGEST
 
 
 def _diagnosis(cause: str, signed: str | None, details: Mapping[str, str]) -> Diagnosis:

@@ -58,12 +58,16 @@
     console.info(`WeChat sandbox: ${text}`);
   }
 
-  async function judge(args, url) {
+  function question(args, url) {
     const text = (value) => String(value ?? "");
-    const body = JSON.stringify({
+    return {
       appId: text(args.verifyAppId), nonceStr: text(args.verifyNonceStr),
       timestamp: text(args.verifyTimestamp), signature: text(args.verifySignature), url,
-    });
+    };
+  }
+
+  async function judge(asked) {
+    const body = JSON.stringify(asked);
     try {
       // A string goes without a preflight, and nothing here needs a cookie.
       const response = await ask(`${SANDBOX}/sandbox/verify`, {
@@ -85,9 +89,10 @@
     const names = Array.isArray(args.verifyJsApiList) ? [...args.verifyJsApiList] : [];
     const turn = ++state.asked;
     const url = address();
-    Object.assign(state, { asking: true, url });
+    const asked = question(args, url);
+    Object.assign(state, { asking: true, url, question: new URLSearchParams(asked) });
     show();
-    const errMsg = await judge(args, url);
+    const errMsg = await judge(asked);
     if (turn === state.asked) {
       const granted = new Set(errMsg === "config:ok" ? names : []);
       Object.assign(state, { asking: false, errMsg, granted });
@@ -183,7 +188,8 @@
     const words = make("div", {}, make("b", {}, text(share.title)));
     if (withDescription) words.append(make("p", {}, text(share.desc)));
     const link = page
-      ? make("a", { href: page.href, target: "_blank", rel: "noopener" }, text(share.link))
+      ? make("a", { href: page.href, title: page.href, target: "_blank", rel: "noopener" },
+        text(share.link))
       : make("span", {}, text(share.link));
     return make(
       "section", {}, make("h3", {}, ...heading),
@@ -210,8 +216,9 @@
   status.setAttribute("role", "status");
   const note = make("p", { className: "warning" });
   const comparedUrl = make("code", {});
+  const why = make("a", { target: "_blank", rel: "noopener" }, ...both("Why?", "为什么？"));
   const compared = make(
-    "div", {}, make("h3", {}, ...both("The phone compared", "手机比对的网址")), comparedUrl,
+    "div", {}, make("h3", {}, ...both("The phone compared", "手机比对的网址")), comparedUrl, why,
   );
   const shares = make("div", {});
 
@@ -227,6 +234,8 @@
     note.replaceChildren(...both(advice, "无法加载 jweixin，没有联网？"));
     note.hidden = !host;
     comparedUrl.textContent = state.url;
+    why.hidden = !known || state.errMsg !== "config:invalid signature";
+    why.href = `${SANDBOX}/sandbox/?${state.question}#diagnose`;
     compared.hidden = !state.url;
     const { friend, moments } = state.shares;
     shares.replaceChildren(
@@ -284,7 +293,7 @@
   const STYLE = `
     :host { all: initial; position: fixed; z-index: 2147483647; right: 12px; bottom: 12px;
       width: min(340px, 100vw - 24px); color-scheme: light dark; color: var(--text);
-      font: 13px/1.45 system-ui, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif;
+      font: 13px/1.45 Inter, system-ui, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif;
       --back: #fff; --edge: #ccd6d0; --text: #15211b; --soft: #536159; --inset: #f0f4f2;
       --good: #08743c; --good-back: #e1f6ea; --bad: #b3261e; --bad-back: #fdeae8;
       --warn: #774700; --warn-back: #fdf0d5; }
@@ -305,19 +314,21 @@
     .status { margin-left: auto; padding: 2px 10px; border-radius: 99px; background: var(--inset); }
     [data-verdict=ok] { background: var(--good-back); color: var(--good); font-weight: 650; }
     [data-verdict=bad] { background: var(--bad-back); color: var(--bad); font-weight: 650; }
-    #body { display: grid; gap: 12px; padding: 4px 12px 12px; }
+    #body { display: grid; grid-template-columns: minmax(0, 1fr); gap: 12px; padding: 4px 12px 12px; }
     code { display: block; font-size: 12px; }
     .warning { margin-top: 6px; padding: 6px 10px; border-radius: 8px; background: var(--warn-back);
       color: var(--warn); }
-    section { margin-bottom: 10px; }
-    .share { display: flex; gap: 10px; justify-content: space-between; padding: 10px;
+    section + section, section + button { margin-top: 10px; }
+    .share { display: flex; gap: 10px; justify-content: space-between; padding: 8px 10px;
       border: 1px solid var(--edge); border-radius: 8px; }
     .share p { margin-top: 2px; color: var(--soft); font-size: 12px; }
-    .picture { flex: none; display: grid; place-items: center; width: 48px; height: 48px;
+    .picture { flex: none; display: grid; place-items: center; width: 44px; height: 44px;
       background: var(--inset); }
-    img { width: 48px; height: 48px; object-fit: cover; }
-    .link { margin-top: 4px; font-size: 12px; color: var(--soft); }
-    .link a { color: inherit; }
+    img { width: 44px; height: 44px; object-fit: cover; }
+    .link { margin-top: 4px; overflow: hidden; color: var(--soft); font-size: 12px;
+      text-overflow: ellipsis; white-space: nowrap; }
+    a { color: inherit; }
+    @media (max-width: 480px) { :host { width: calc(100vw - 24px); } aside { max-height: 66vh; } }
     .modes { display: flex; gap: 6px; }
     button { flex: 1; padding: 6px 8px; border: 1px solid var(--edge); border-radius: 8px;
       background: var(--back); color: inherit; cursor: pointer; }

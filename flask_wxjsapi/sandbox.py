@@ -18,9 +18,11 @@ WeChat::
     <script src="http://127.0.0.1:8900/sandbox/bridge.js"></script>
 
 Where the documentation and the reports of users disagree, an option chooses; where nothing is
-known, the sandbox plays the world that is harder on its caller. It imports nothing from the rest of
-the package: a mistake in the signature must not be able to agree with itself.
+known, the sandbox plays the world that is harder on its caller. Of the package it imports only the
+diagnosis, which computes for itself: a mistake in the signature must not be able to agree with
+itself.
 """
+# ruff: noqa: RUF001 - Chinese has a punctuation of its own
 
 from __future__ import annotations
 
@@ -46,6 +48,8 @@ from urllib.parse import urlsplit
 from werkzeug import Request, Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from ._diagnosis import diagnose
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -110,6 +114,14 @@ _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
     "Access-Control-Allow-Headers": "Content-Type",
+}
+_DIAGNOSED = {  # field of the form: its label in English and in Chinese
+    "url": ("Address of the page, location.href", "页面网址"),
+    "nonceStr": ("nonceStr", "随机串"),
+    "timestamp": ("timestamp", "时间戳"),
+    "signature": ("signature", "签名"),
+    "appId": ("appId (if not this sandbox’s first account)", "可不填"),
+    "ticket": ("jsapi_ticket (if another than this sandbox’s may have signed)", "可不填"),
 }
 _DAY = 86400  # seconds
 _LONGEST_WAIT = 60.0  # seconds; a forgotten fault must not hold a thread for ever
@@ -296,6 +308,16 @@ class _Account:
 
     def valid_tickets(self, kind: str, now: float) -> list[_Ticket]:
         return [ticket for ticket in self.tickets[kind] if ticket.expires_at > now]
+
+    def signing_values(self) -> tuple[str, dict[str, str]]:
+        """The ticket that should sign a page, and by label what may have signed it instead."""
+        *older, current = (ticket.value for ticket in self.tickets["jsapi"])
+        others = {f"an older one 旧的 ({n})": value for n, value in enumerate(older[:-6:-1], 1)}
+        if cards := self.tickets["wx_card"]:
+            others["the one of cards 卡券的 (wx_card)"] = cards[-1].value
+        if token := self.current.get(True) or self.current.get(False):
+            others["access_token"] = token.value
+        return current, others
 
     def revoke(self, now: float) -> None:
         for token in self.tokens.values():
@@ -646,8 +668,9 @@ class Sandbox:
             case "GET", "bridge.js":
                 return _bridge_response(request)
             case "GET", "":
-                page = self._page(_address(request))
-                return Response(page, content_type="text/html; charset=utf-8")
+                return self._page(request, request.args)
+            case "POST", "diagnose":
+                return self._diagnose_request(request)
             case method, command:
                 return _json_response({"error": f"there is no {method} {command!r}"}, status=404)
         return _json_response({"ok": True})
@@ -660,19 +683,125 @@ class Sandbox:
             raise ValueError(f"missing: {', '.join(missing)}")
         return self.verify(**{key: str(fields[key]) for key in keys})
 
-    def _page(self, url: str) -> str:
-        tag = html.escape(f'<script src="{url}/sandbox/bridge.js"></script>')
-        rows = "".join(f"<tr><td>{k}<td>{n}" for k, n in sorted(dict(self.calls).items()))
-        accounts = html.escape(", ".join(list(self._accounts)))
-        return (
-            '<!doctype html><html lang="en"><meta charset="utf-8"><title>WeChat sandbox</title>'
-            "<h1>WeChat sandbox</h1><p>This is not WeChat: it plays WeChat's API for development "
-            f"and tests.<p>Accounts: {accounts}<p>Calls so far:<table>{rows}</table>"
-            "<h2>A phone in the browser <span lang='zh-CN'>浏览器里的手机</span></h2><p>This tag, "
-            "before the one that loads jweixin, lets a page run in an ordinary browser as it does "
-            "in WeChat. <span lang='zh-CN'>将此标签放在 jweixin 之前，页面即可在普通浏览器中调试。</span>"
-            f"<pre>{tag}</pre>"
+    def _diagnose(self, fields: Mapping[str, Any]) -> dict[str, str | None]:
+        """Why a page's signature is refused; no ticket and no token is in the answer.
+
+        :param fields: those of :data:`_DIAGNOSED`, as numbers or strings.
+        :raises ValueError: for fields that cannot be right; it says which and why.
+        """
+        given = {key: fields.get(key) or "" for key in _DIAGNOSED}
+        if wrong := [key for key, value in given.items() if not isinstance(value, (str, int))]:
+            raise ValueError(f"{', '.join(wrong)}: a string is wanted")
+        values = {key: str(value).strip() for key, value in given.items()}
+        signed = {key: values[key] for key in ("url", "timestamp", "signature")}
+        found = [
+            (app_id, diagnose(**signed, noncestr=values["nonceStr"], ticket=ticket, others=others))
+            for app_id, ticket, others in self._candidates(values["appId"], values["ticket"])
+        ]
+        # What explains most: a right signature, then a mistake, then the right one's lack.
+        app_id, best = min(
+            found, key=lambda each: (each[1].cause != "valid", each[1].cause == "unknown")
         )
+        answer = {"cause": best.cause, "signed": best.signed, "appId": app_id or None}
+        answer |= {"english": best.english, "chinese": best.chinese}
+        return {key: text and self._without_secrets(text, values) for key, text in answer.items()}
+
+    def _candidates(self, app_id: str, pasted: str) -> list[tuple[str, str, dict[str, str]]]:
+        """By account: the ticket that should have signed, and what may have signed instead."""
+        with self._lock:
+            accounts = [a for key, a in self._accounts.items() if app_id in ("", key)]
+            found = [(a.app_id, *a.signing_values()) for a in accounts if a.tickets["jsapi"]]
+        for _, _, others in found:
+            others["the pasted one 粘贴的"] = pasted
+        if pasted and not found:  # a real account's, say
+            found.append((app_id, pasted, {}))
+        if not found:
+            raise ValueError("no such account has a ticket here yet: paste the ticket that signs")
+        return found
+
+    def _without_secrets(self, text: str, values: Mapping[str, str]) -> str:
+        with self._lock:
+            hidden = [values["ticket"]] if len(values["ticket"]) > 16 else []
+            for account in self._accounts.values():
+                tickets = (ticket for kind in account.tickets.values() for ticket in kind)
+                hidden += [*account.tokens, *(ticket.value for ticket in tickets)]
+        for secret in hidden:
+            text = text.replace(secret, "***")
+        return text
+
+    def _diagnose_request(self, request: Request) -> Response:
+        if request.is_json:
+            return _json_response(self._diagnose(_json_object(request.get_data())))
+        return self._page(request, request.form)
+
+    def _page(self, request: Request, fields: Mapping[str, str]) -> Response:
+        """The sandbox in a browser, with a diagnosis if the fields of one are given."""
+        values = {key: fields.get(key, "") for key in _DIAGNOSED}
+        answer, status = "", 200
+        if values["signature"]:
+            try:
+                answer = _diagnosis_section(self._diagnose(values))
+            except ValueError as error:
+                answer, status = f'<p role="alert">{html.escape(str(error))}', 400
+        shown = {key: self._without_secrets(values[key], values) for key in values}
+        shown["ticket"] = ""
+        rows = "".join(f"<tr><td>{k}<td>{n}" for k, n in sorted(dict(self.calls).items()))
+        page = _PAGE.format(
+            accounts=html.escape(", ".join(list(self._accounts))), rows=rows, answer=answer,
+            tag=html.escape(f'<script src="{_address(request)}/sandbox/bridge.js"></script>'),
+            form=_diagnosis_form(request.script_root, shown),
+        )  # fmt: skip
+        response = Response(page, status, content_type="text/html; charset=utf-8")
+        response.headers["Content-Security-Policy"] = (
+            "default-src 'none'; style-src 'unsafe-inline'"
+        )
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>WeChat sandbox</title>
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<style>
+body {{ max-width: 44rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 sans-serif }}
+pre, output {{ display: block; padding: .75rem 1rem; overflow-wrap: anywhere; white-space: pre-wrap;
+  background: rgb(128 128 128 / 15%) }}
+label, input {{ display: block; width: 100%; box-sizing: border-box; font: inherit }}
+label {{ margin: .5rem 0 }} td {{ padding-right: 2rem }} [role=alert] {{ color: #c00 }}
+</style>
+<h1>WeChat sandbox <span lang="zh-CN">微信沙箱</span></h1>
+<p>This is not WeChat: it plays WeChat's API for development and tests.
+<p>Accounts: {accounts}
+<p>Calls so far:<table>{rows}</table>
+<h2>A phone in the browser <span lang="zh-CN">浏览器里的手机</span></h2>
+<p>This tag, before the one that loads jweixin, lets a page run in an ordinary browser as it does in
+WeChat.
+<span lang="zh-CN">将它放在 jweixin 之前，页面即可在普通浏览器中像在微信里一样运行。</span>
+<pre>{tag}</pre>
+<h2 id="diagnose">Why “invalid signature”? <span lang="zh-CN">签名为什么无效？</span></h2>
+{answer}
+{form}
+"""
+
+
+def _diagnosis_form(root: str, values: Mapping[str, str]) -> str:
+    rows = "".join(
+        f'<label>{english} <span lang="zh-CN">{chinese}</span>'
+        f'<input name="{name}" value="{html.escape(values[name])}" autocomplete="off"></label>'
+        for name, (english, chinese) in _DIAGNOSED.items()
+    )
+    button = '<button>Find the cause <span lang="zh-CN">查找原因</span></button>'
+    action = html.escape(f"{root}/sandbox/diagnose#diagnose")
+    return f'<form method="post" action="{action}">{rows}{button}</form>'
+
+
+def _diagnosis_section(answer: Mapping[str, str | None]) -> str:
+    parts = {key: html.escape(text or "") for key, text in answer.items()}
+    signed = f"<br><code>{parts['signed']}</code>" if parts["signed"] else ""
+    return (
+        f'<output data-cause="{parts["cause"]}"><b>{parts["cause"]}</b> {parts["appId"]}<br>'
+        f'{parts["english"]}<br><span lang="zh-CN">{parts["chinese"]}</span>{signed}</output>'
+    )
 
 
 class _QuietHandler(WSGIRequestHandler):

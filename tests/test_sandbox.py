@@ -1027,6 +1027,169 @@ def test_the_page_says_what_it_is(caller: Caller) -> None:
     assert "<script>" not in page
 
 
+# -- the phone in a browser
+
+
+def test_the_script_knows_where_the_sandbox_is(served: Sandbox) -> None:
+    """It ends with a line of its own, since another script's text may follow."""
+    text = served.bridge_script()
+    assert f'"{served.url}"' in text
+    assert "__SANDBOX_URL__" not in text
+    assert text.endswith(";\n")
+    assert "</script" not in text.lower()
+
+
+def test_no_script_without_an_address() -> None:
+    """There is nobody whom it could ask."""
+    with pytest.raises(RuntimeError, match=r"serve\(\)"):
+        Sandbox().bridge_script()
+
+
+def test_the_script_over_http(caller: Caller) -> None:
+    """Any page may include it, as the address that the browser has for the sandbox."""
+    response = caller.http.get("/sandbox/bridge.js", base_url="http://devbox:8900/")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/javascript; charset=utf-8"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert response.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+    assert '"http://devbox:8900"' in response.text
+    assert not caller.sandbox.calls
+
+
+@pytest.mark.parametrize("host", ['x";alert(1);"', "</script><script>", "a b", ""])
+def test_a_host_stays_a_string(caller: Caller, host: str) -> None:
+    """Whatever a Host header says, the script is the same but for one string."""
+    text = caller.http.get("/sandbox/bridge.js", headers={"Host": host}).text
+    literal = re.search(r"const SANDBOX = (.*);\n", text)
+    assert literal
+    assert isinstance(json.loads(literal[1]), str)
+    assert "</script" not in text
+
+
+def test_the_page_shows_the_tag(caller: Caller) -> None:
+    """One line to paste."""
+    tag = "&lt;script src=&quot;http://devbox:8900/sandbox/bridge.js&quot;&gt;&lt;/script&gt;"
+    assert tag in caller.http.get("/sandbox/", base_url="http://devbox:8900/").text
+
+
+# -- why a signature is invalid
+
+PAGE = "https://example.com/a?b=1"
+
+
+def asked(signed: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """What somebody pastes: the values of a wx.config and the page's address."""
+    return {**{key: value for key, value in signed.items() if key != "appId"}, **changes}
+
+
+def test_a_diagnosis_as_json(caller: Caller) -> None:
+    """It names the cause and the account, in both languages."""
+    fields = asked(caller.sign(PAGE), url=f"{PAGE}&from=timeline&isappinstalled=0#top")
+    answer = caller.http.post("/sandbox/diagnose", json=fields).get_json()
+    assert answer["cause"] == "share"
+    assert answer["appId"] == caller.sandbox.app_id
+    assert answer["signed"].endswith(f"&url={PAGE}")
+    assert "from=" in answer["english"]
+    assert "动态" in answer["chinese"]
+
+
+def test_a_diagnosis_in_the_browser(caller: Caller) -> None:
+    """The form answers with a page that says why and keeps what was pasted."""
+    fields = asked(caller.sign(PAGE), url=PAGE.replace("https", "http"))
+    response = caller.http.post("/sandbox/diagnose", data=fields)
+    assert response.content_type == "text/html; charset=utf-8"
+    assert 'data-cause="scheme"' in response.text
+    assert f'name="nonceStr" value="{fields["nonceStr"]}"' in response.text
+    linked = caller.http.get("/sandbox/", query_string=fields)
+    assert 'data-cause="scheme"' in linked.text
+    assert "data-cause" not in caller.http.get("/sandbox/").text
+
+
+def test_a_right_signature_is_found_among_accounts(caller: Caller) -> None:
+    """Without an appId each account is tried, and the best answer counts."""
+    first = caller.sign(PAGE)
+    caller.sandbox.add_account("wx-second", "second")
+    token = caller.stable(appid="wx-second", secret="second")["access_token"]
+    second = caller.sign(PAGE, caller.ticket(token)["ticket"])
+    for signed, app_id in ((first, caller.sandbox.app_id), (second, "wx-second")):
+        answer = caller.http.post("/sandbox/diagnose", json=asked(signed)).get_json()
+        assert (answer["cause"], answer["appId"]) == ("valid", app_id)
+    other = caller.http.post("/sandbox/diagnose", json=asked(first, appId="wx-second")).get_json()
+    assert other["cause"] == "unknown"
+    assert other["signed"] is None
+
+
+@pytest.mark.parametrize("used", ["older", "card", "pasted", "token"])
+def test_another_value_was_signed(used: str) -> None:
+    """The label says which; the value itself is in no answer, nor is any other."""
+    caller = Caller(ticket="new")
+    token = caller.stable()["access_token"]
+    values = {
+        "older": caller.ticket(token)["ticket"],
+        "card": caller.ticket(token, "wx_card")["ticket"],
+        "pasted": "a-ticket-that-is-not-the-sandbox's",
+        "token": token,
+        "current": caller.ticket(token)["ticket"],
+    }
+    fields = asked(caller.sign(f"{PAGE}&t={values[used]}", values[used]), ticket=values["pasted"])
+    answer = caller.http.post("/sandbox/diagnose", json=fields)
+    page = caller.http.post("/sandbox/diagnose", data=fields)
+    cause = answer.get_json()["cause"]
+    assert cause == ("access_token" if used == "token" else "ticket")
+    assert (
+        cause == "access_token"
+        or {"older": "旧", "card": "卡券", "pasted": "粘贴"}[used] in page.text
+    )
+    for value in values.values():
+        assert value not in answer.text + page.text
+        assert value not in json.dumps(answer.get_json(), ensure_ascii=False)
+
+
+def test_a_pasted_ticket_of_a_real_account(caller: Caller) -> None:
+    """Where the sandbox knows nothing, the pasted ticket is the one that should have signed."""
+    ticket = "sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy"
+    fields = asked(caller.sign(PAGE, ticket), ticket=ticket, appId="wx-real")
+    answer = caller.http.post("/sandbox/diagnose", json=fields).get_json()
+    assert (answer["cause"], answer["appId"]) == ("valid", "wx-real")
+    assert ticket not in json.dumps(answer)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"signature": "no hex"}, "40 hex digits"),
+        ({"url": "<b>"}, "whole address"),
+        ({"url": ["x"]}, "url: a string is wanted"),
+        ({"appId": "wx-nobody"}, "no such account"),
+        ({"timestamp": None}, "timestamp must be one line"),
+    ],
+)
+def test_a_diagnosis_of_nonsense(caller: Caller, changes: dict[str, Any], message: str) -> None:
+    """It says which value cannot be right."""
+    fields = asked(caller.sign(PAGE), **changes)
+    response = caller.http.post("/sandbox/diagnose", json=fields)
+    assert response.status_code == 400
+    assert message in response.get_json()["error"]
+
+
+def test_a_hostile_diagnosis(caller: Caller) -> None:
+    """What was pasted comes back as text."""
+    markup = '"><script>alert(1)</script>{0}{accounts}'
+    fields = asked(caller.sign(PAGE), url=f"{PAGE}{markup}", nonceStr=markup, appId=markup)
+    for signature in ("0" * 40, markup):
+        fields["signature"] = signature
+        for response in (
+            caller.http.post("/sandbox/diagnose", data=fields),
+            caller.http.get("/sandbox/", query_string=fields),
+        ):
+            assert "<script" not in response.text
+            assert "{accounts}" in response.text
+            assert response.status_code == 400
+            assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+
+
 def test_a_body_without_end_is_refused(caller: Caller) -> None:
     """The sandbox reads a megabyte at most."""
     assert caller.http.post(STABLE, data=b"x" * 2_000_000).status_code == 413
@@ -1196,11 +1359,11 @@ def test_the_command_explains_wrong_options(
 
 
 def test_the_sandbox_shares_no_code() -> None:
-    """It imports nothing of the package, so that both cannot be wrong in the same way."""
+    """Of the package it imports the diagnosis alone, so that both cannot be wrong in one way."""
     tree = ast.parse(Path(sandbox_module.__file__).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0
+            assert node.level == 0 or node.module == "_diagnosis"
             names = [node.module or ""]
         assert not any(name.startswith("flask") for name in names)

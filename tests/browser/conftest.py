@@ -23,14 +23,14 @@ from playwright.sync_api import (
 )
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from ..conftest import require
+from ..conftest import free_port, require
 
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"
 JWEIXIN = "jweixin-module/lib/index.js"
 IPHONE = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 "
-    "(KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.50(0x18003234) NetType/WIFI Language/zh_CN"
+    "(KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.50(0x18003234) Language/zh_CN"
 )
 ANDROID = (
     "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 "
@@ -44,8 +44,13 @@ _FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Every name is this machine: a page of https://shop.test is served by a test.
-    "--host-resolver-rules=MAP *.test 127.0.0.1",
+)
+#: http://plain.test/ and https://tls.test/, without a port in the address, are served here.
+PLAIN_PORT, TLS_PORT = free_port(), free_port()
+#: Every other name that ends in .test is this machine as well, with whatever port it has.
+_HOSTS = (
+    f"MAP plain.test 127.0.0.1:{PLAIN_PORT}, MAP tls.test 127.0.0.1:{TLS_PORT}, "
+    "MAP *.test 127.0.0.1"
 )
 
 
@@ -67,7 +72,9 @@ def chromium() -> Iterator[Browser]:
     if binary is None:
         require("chromium", "no chromium on PATH, so no browser tests: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=list(_FLAGS))
+        browser = playwright.chromium.launch(
+            executable_path=binary, args=[*_FLAGS, f"--host-resolver-rules={_HOSTS}"]
+        )
         yield browser
         browser.close()
 
@@ -134,13 +141,13 @@ class _QuietHandler(WSGIRequestHandler):
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
-    """``serve(wsgi_app)``: on a free port of this machine; returns ``http://127.0.0.1:port``."""
+    """``serve(wsgi_app)``: on a port of this machine; returns ``http://127.0.0.1:port``."""
     servers: list[Any] = []
 
-    def start(app: Any, **options: Any) -> str:
+    def start(app: Any, port: int = 0, **options: Any) -> str:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         server = make_server(
-            "127.0.0.1", 0, app, threaded=True, request_handler=_QuietHandler, **options
+            "127.0.0.1", port, app, threaded=True, request_handler=_QuietHandler, **options
         )
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         servers.append(server)

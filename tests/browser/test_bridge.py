@@ -142,7 +142,8 @@ def test_a_config_without_values(site: Site, open_desktop: Callable[..., Phone])
 
 
 @pytest.mark.parametrize(
-    ("mode", "compared", "other"), [("ios", "landing", "current"), ("android", "current", "landing")]
+    ("mode", "compared", "other"),
+    [("ios", "landing", "current"), ("android", "current", "landing")],
 )
 def test_a_single_page_application(
     site: Site, open_desktop: Callable[..., Phone], mode: str, compared: str, other: str

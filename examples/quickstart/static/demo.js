@@ -104,8 +104,25 @@
     put("verdict-note", note);
   }
 
-  // What jweixin said in this browser, once it has; the sandbox's bridge makes it run here.
-  let said = null;
+  let said = null; // by jweixin, to this page's wx.config
+  let missing = false; // jweixin, once the page is loaded
+
+  async function judge() {
+    if (!signed) return showVerdict(null, "This page was made without a ticket.");
+    const { appId, nonceStr, timestamp, signature } = signed;
+    const url = $("address").value;
+    const own = url === ownAddress();
+    if (own && said) return showVerdict(said, "Said by jweixin here; the sandbox plays the phone.");
+    if (own && !missing) return; // it will say
+    const { errMsg } = await ask(panel.dataset.verdictUrl, {
+      appId, nonceStr, timestamp, signature, url,
+    });
+    if (url !== $("address").value) return; // typed on meanwhile
+    let note = "This is not the address that was signed.";
+    if (own)
+      note = "jweixin could not be loaded: no internet? The sandbox judged without it. 无法加载 jweixin";
+    showVerdict(errMsg, note);
+  }
 
   function listenToPhone() {
     // wx.ready fires after wx.error as well, so what counts is whether that came.
@@ -113,34 +130,11 @@
     window.wx.error(({ errMsg }) => (failure = errMsg));
     window.wx.ready(() => {
       said = failure || "config:ok";
+      if ($("address")) return judge();
+      $("hint").hidden = true;
       $("verdict").hidden = false;
-      if ($("hint")) $("hint").hidden = true;
-      judge().catch(() => {});
+      return showVerdict(said, "Said by this WeChat.");
     });
-  }
-
-  async function judge() {
-    if (!signed) return showVerdict(null, "This page was made without a ticket.");
-    const url = $("address") ? $("address").value : ownAddress();
-    if (said && url === ownAddress()) return showVerdict(said, "Said to wx.ready and wx.error here.");
-    const { appId, nonceStr, timestamp, signature } = signed;
-    const { errMsg } = await ask(panel.dataset.verdictUrl, {
-      appId, nonceStr, timestamp, signature, url,
-    });
-    if (url !== $("address").value) return; // typed on meanwhile
-    if (url !== ownAddress()) return showVerdict(errMsg, "This is not the address that was signed.");
-    showVerdict(errMsg, "Said by the sandbox itself: jweixin did not run in this page.");
-  }
-
-  function afterLoad() {
-    if (window.wx && signed) {
-      if (/MicroMessenger/i.test(navigator.userAgent)) return listenToPhone();
-    } else if (!window.wx) {
-      const host = new URL(panel.dataset.jssdk).host;
-      $("gone-jssdk").hidden = false;
-      put("gone-jssdk", `jweixin could not be loaded from ${host}: no internet? 无法加载 jweixin`);
-    }
-    if (panel.dataset.verdictUrl) judge().catch(() => {});
   }
 
   // -- the buttons
@@ -175,7 +169,6 @@
       if (sandbox) {
         showCalls(sandbox);
         showPause();
-        await judge();
       }
       panel.classList.remove("is-gone");
       $("gone").hidden = true;
@@ -211,10 +204,11 @@
     });
     for (const button of $("buttons").querySelectorAll("button"))
       button.addEventListener("click", () => press(button));
-  } else {
-    window.addEventListener("load", () => {
-      if (window.wx && /MicroMessenger/i.test(navigator.userAgent)) listenToPhone();
-    });
   }
+  window.addEventListener("load", () => {
+    missing = !window.wx;
+    if (!missing && signed && /MicroMessenger/i.test(navigator.userAgent)) listenToPhone();
+    else if ($("address")) judge().catch(() => {});
+  });
   watch();
 })();
