@@ -17,6 +17,7 @@ html_theme = "flask"
 html_title = "Flask-WxJsApi"
 html_show_sourcelink = False
 html_show_copyright = False
+html_theme_options = {"globaltoc_maxdepth": "1"}  # without it the 404 page fails
 html_sidebars = {
     "index": ["globaltoc.html", "searchbox.html"],
     "**": ["localtoc.html", "relations.html", "globaltoc.html", "searchbox.html"],

@@ -101,6 +101,31 @@ class WeChat:
             return self._call("POST", "/cgi-bin/stable_token", timeout, body=body)
         return self._call("GET", "/cgi-bin/token", timeout, params=login)
 
+    def ask(
+        self,
+        method: str,
+        path: str,
+        access_token: str,
+        timeout: float,
+        body: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Another call than :meth:`fetch` makes, for a person who looks for a fault.
+
+        :raises WxJsApiError: ours, with no secret in it.
+        """
+        return self._call(method, path, timeout, params={"access_token": access_token}, body=body)
+
+    def date(self, timeout: float) -> str:
+        """The ``Date`` header of an answer, whatever that says; it needs no token.
+
+        :raises TransportError: when nobody answers.
+        """
+        path = "/cgi-bin/get_api_domain_ip"
+        return _exchange("GET", self._host_url(), path, timeout, None, None)[2]
+
+    def _host_url(self) -> str:
+        return self._base_url if isinstance(self._base_url, str) else self._base_url()
+
     def _call(
         self,
         method: str,
@@ -110,8 +135,8 @@ class WeChat:
         params: dict[str, Any] | None = None,
         body: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        base_url = self._base_url if isinstance(self._base_url, str) else self._base_url()
-        status, text = _exchange(method, base_url, path, timeout, params, body)
+        base_url = self._host_url()
+        status, text, _ = _exchange(method, base_url, path, timeout, params, body)
         host = urlsplit(base_url).netloc
         if status != 200:
             raise TransportError(f"{host} answered with HTTP {status}, which WeChat never does.")
@@ -138,6 +163,8 @@ class TokenProvider:
         self._upstream = upstream
         self._provider = provider
         self.parent = upstream.parent
+        self.ask = getattr(upstream, "ask", None)
+        self.date = getattr(upstream, "date", None)
 
     def fetch(
         self, kind: str, *, parent: str | None, rejected: str | None, timeout: float
@@ -228,8 +255,8 @@ def _exchange(
     timeout: float,
     params: dict[str, Any] | None,
     body: dict[str, Any] | None,
-) -> tuple[int, bytes]:
-    """Status and body of one call, over by ``timeout`` whatever the other side does."""
+) -> tuple[int, bytes, str]:
+    """Status, body and date of one call, over by ``timeout`` whatever the other side does."""
     loopback = is_loopback(base_url)
     started = time.monotonic()
     try:
@@ -252,7 +279,7 @@ def _exchange(
             ) as response:
                 text = response.raw.read(_BODY_LIMIT, decode_content=True)
                 if time.monotonic() - started < timeout:  # else it may have been cut off
-                    return response.status_code, text
+                    return response.status_code, text, response.headers.get("Date", "")
                 reason = ""
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         reason = _reason(error)

@@ -18,6 +18,7 @@ from flask.ctx import AppContext
 from markupsafe import Markup
 
 from . import _config
+from ._cli import commands
 from ._client import TokenProvider, Upstream, WeChat, describe
 from ._config import Settings
 from ._credential import ACCESS_TOKEN
@@ -115,6 +116,7 @@ class WxJsApi:
             state.worker.ensure()
 
         app.before_request(keep_warm)
+        app.cli.add_command(commands)
         scope = "" if self.name == "default" else f"{self.name}_"
         app.add_template_global(self.config, f"{scope}wx_config")
         app.add_template_global(self.script, f"{scope}wx_script")

@@ -17,12 +17,12 @@
       "(KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.50 wxdebugger",
   };
   // The names are those that jweixin passes on, not always those that a page calls.
-  const SHARES = {
-    updateAppMessageShareData: { to: "friend" },
-    updateTimelineShareData: { to: "moments" },
-    sendAppMessage: { to: "friend", needs: "menu:share:appmessage" },
-    shareTimeline: { to: "moments", needs: "menu:share:timeline" },
-  };
+  const SHARES = new Map([
+    ["updateAppMessageShareData", { to: "friend" }],
+    ["updateTimelineShareData", { to: "moments" }],
+    ["sendAppMessage", { to: "friend", needs: "menu:share:appmessage" }],
+    ["shareTimeline", { to: "moments", needs: "menu:share:timeline" }],
+  ]);
   const WITHOUT_EFFECT = new Set([
     "hideOptionMenu", "showOptionMenu", "hideMenuItems", "showMenuItems",
     "hideAllNonBaseMenuItem", "showAllNonBaseMenuItem", "closeWindow",
@@ -54,12 +54,15 @@
     return navigation && /^https?:/.test(navigation.name) ? navigation.name : location.href;
   }
 
-  function explain(text) {
-    console.info(`WeChat sandbox: ${text}`);
+  function explain(what) {
+    console.info(`WeChat sandbox: ${what}`);
+  }
+
+  function text(value) {
+    return ["string", "number"].includes(typeof value) ? String(value) : "";
   }
 
   function question(args, url) {
-    const text = (value) => String(value ?? "");
     return {
       appId: text(args.verifyAppId), nonceStr: text(args.verifyNonceStr),
       timestamp: text(args.verifyTimestamp), signature: text(args.verifySignature), url,
@@ -108,15 +111,15 @@
       const checkResult = mode === "android" ? JSON.stringify(result) : result;
       return { err_msg: "checkJsApi:ok", checkResult };
     }
-    const share = Object.hasOwn(SHARES, name) ? SHARES[name] : null;
+    const share = SHARES.get(name);
     if (!state.granted.has((share && share.needs) || name)) {
       explain(`${name} is in the jsApiList of no wx.config that got config:ok: permission denied.`);
       return { err_msg: `${name}:permission denied` };
     }
     if (share) {
-      const { title, desc, link, imgUrl = args.img_url } = args;
-      state.shares[share.to] = { title, desc, link, imgUrl };
-      show();
+      const [title, desc, link] = [args.title, args.desc, args.link].map(text);
+      state.shares[share.to] = { title, desc, link, imgUrl: text(args.imgUrl ?? args.img_url) };
+      showShares();
     } else if (name === "getNetworkType") {
       return { err_msg: "network_type:wifi" };
     } else if (!WITHOUT_EFFECT.has(name)) {
@@ -132,14 +135,14 @@
       // Never before invoke() returns: a client's answer takes its time as well.
       const answer = (result) => setTimeout(() => callback && callback(result), 0);
       if (name === "preVerifyJSAPI") preVerify(args || {}, answer);
-      else answer(play(String(name), args || {}));
+      else answer(play(text(name), args || {}));
     },
     call(name, args) {
       bridge.invoke(name, args);
     },
     on(event, callback) {
       listeners[event] = callback;
-      show();
+      showShares();
     },
   };
 
@@ -177,7 +180,6 @@
   }
 
   function shareCard(heading, share, withDescription) {
-    const text = (value) => String(value ?? "");
     const [page, image] = [web(share.link), web(share.imgUrl)];
     const picture = make("span", { className: "picture" });
     if (image) {
@@ -185,12 +187,12 @@
       img.addEventListener("error", () => picture.replaceChildren("✕"));
       picture.append(img);
     }
-    const words = make("div", {}, make("b", {}, text(share.title)));
-    if (withDescription) words.append(make("p", {}, text(share.desc)));
+    const words = make("div", {}, make("b", {}, share.title));
+    if (withDescription) words.append(make("p", {}, share.desc));
     const link = page
       ? make("a", { href: page.href, title: page.href, target: "_blank", rel: "noopener" },
-        text(share.link))
-      : make("span", {}, text(share.link));
+        share.link)
+      : make("span", {}, share.link);
     return make(
       "section", {}, make("h3", {}, ...heading),
       make("div", { className: "share" }, words, picture),
@@ -205,8 +207,11 @@
     return listeners[event] ? [button] : [];
   }
 
+  // The hosts that jweixin should have come from. A module loader gives it to nobody else, so
+  // nothing is known where there is one.
   function missing() {
-    if (document.readyState !== "complete" || window.wx || window.jWeixin || state.asked) return "";
+    if (document.readyState !== "complete" || state.asked) return "";
+    if (window.wx || window.jWeixin || window.define) return "";
     const sources = [...document.scripts].map((script) => script.src);
     const hosts = sources.filter((src) => /jweixin/i.test(src)).map((src) => new URL(src).host);
     return [...new Set(hosts)].join(", ");
@@ -225,7 +230,9 @@
   function show() {
     const known = state.asked > 0 && !state.asking;
     const waiting = state.asking ? ["…"] : both("wx.config not called yet", "尚未调用");
-    status.replaceChildren(...(known ? [state.errMsg] : waiting));
+    const words = make("span", {}, ...(known ? [state.errMsg] : waiting));
+    // Only what changes is told to a screen reader.
+    if (words.textContent !== status.textContent) status.replaceChildren(words);
     status.dataset.verdict = !known ? "none" : state.errMsg === "config:ok" ? "ok" : "bad";
     if (known) phone.dataset.errmsg = state.errMsg;
     else delete phone.dataset.errmsg;
@@ -237,6 +244,9 @@
     why.hidden = !known || state.errMsg !== "config:invalid signature";
     why.href = `${SANDBOX}/sandbox/?${state.question}#diagnose`;
     compared.hidden = !state.url;
+  }
+
+  function showShares() {
     const { friend, moments } = state.shares;
     shares.replaceChildren(
       ...(friend ? [shareCard(both("For a friend", "发送给朋友"), friend, true)] : []),
@@ -284,9 +294,13 @@
     const panel = make("aside", {}, make("header", {}, title, status, toggle), body);
     panel.setAttribute("aria-label", "WeChat sandbox 微信沙箱");
     const root = phone.attachShadow({ mode: "open" });
-    const sheet = new CSSStyleSheet(); // a strict Content-Security-Policy has no say in these
-    sheet.replaceSync(STYLE);
-    root.adoptedStyleSheets = [sheet];
+    try {
+      const sheet = new CSSStyleSheet(); // a strict Content-Security-Policy has no say in these
+      sheet.replaceSync(STYLE);
+      root.adoptedStyleSheets = [sheet];
+    } catch {
+      root.append(make("style", {}, STYLE)); // Safari before 16.4
+    }
     root.append(panel);
   }
 
@@ -347,11 +361,16 @@
     document.dispatchEvent(new Event("WeixinJSBridgeReady"));
   }
 
-  if (!inWeChat)
-    Object.defineProperty(navigator, "userAgent", { configurable: true, get: () => PHONES[mode] });
-  // Real WeChat puts its own there, which knows nothing of a sandbox's account.
-  const own = { configurable: true, get: () => bridge, set() {} };
-  Object.defineProperty(window, "WeixinJSBridge", own);
+  try {
+    const agent = { configurable: true, get: () => PHONES[mode] };
+    if (!inWeChat) Object.defineProperty(navigator, "userAgent", agent);
+    // Real WeChat puts its own there, which knows nothing of a sandbox's account.
+    const own = { configurable: true, get: () => bridge, set() {} };
+    Object.defineProperty(window, "WeixinJSBridge", own);
+  } catch (error) {
+    console.error("WeChat sandbox: this browser cannot be made its phone.", error);
+    return;
+  }
   build();
   show();
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", ready);

@@ -120,7 +120,7 @@ _DIAGNOSED = {  # field of the form: its label in English and in Chinese
     "nonceStr": ("nonceStr", "随机串"),
     "timestamp": ("timestamp", "时间戳"),
     "signature": ("signature", "签名"),
-    "appId": ("appId (if not this sandbox’s first account)", "可不填"),
+    "appId": ("appId (of a real account, or to choose one of several)", "可不填"),
     "ticket": ("jsapi_ticket (if another than this sandbox’s may have signed)", "可不填"),
 }
 _DAY = 86400  # seconds
@@ -295,7 +295,9 @@ class _Account:
 
     def get_ticket(self, kind: str, now: float) -> dict[str, Any]:
         self.spend("getticket", now)
-        tickets = self.tickets[kind] = self.valid_tickets(kind, now)
+        # Expired ones are kept for a day, to recognise a signature that was made with one.
+        tickets = [ticket for ticket in self.tickets[kind] if ticket.expires_at > now - _DAY]
+        self.tickets[kind] = tickets
         end = now + self.ticket_lifetime
         fresh = bool(tickets) and now - tickets[-1].issued_at < self.ticket_lifetime
         if self.ticket == "new" or not fresh:
@@ -309,15 +311,17 @@ class _Account:
     def valid_tickets(self, kind: str, now: float) -> list[_Ticket]:
         return [ticket for ticket in self.tickets[kind] if ticket.expires_at > now]
 
-    def signing_values(self) -> tuple[str, dict[str, str]]:
-        """The ticket that should sign a page, and by label what may have signed it instead."""
-        *older, current = (ticket.value for ticket in self.tickets["jsapi"])
-        others = {f"an older one 旧的 ({n})": value for n, value in enumerate(older[:-6:-1], 1)}
+    def signers(self, now: float) -> tuple[list[str], dict[str, str]]:
+        """The tickets a page may be signed with, and by label what signed one by mistake."""
+        valid = [ticket.value for ticket in self.valid_tickets("jsapi", now)]
+        known = [ticket.value for ticket in self.tickets["jsapi"]]
+        expired = [value for value in known if value not in valid]
+        others = {f"expired 已过期 ({n})": value for n, value in enumerate(expired[:-6:-1], 1)}
         if cards := self.tickets["wx_card"]:
-            others["the one of cards 卡券的 (wx_card)"] = cards[-1].value
+            others["the one for cards 卡券的 (wx_card)"] = cards[-1].value
         if token := self.current.get(True) or self.current.get(False):
             others["access_token"] = token.value
-        return current, others
+        return valid[:-4:-1] or ["none"] * bool(known), others
 
     def revoke(self, now: float) -> None:
         for token in self.tokens.values():
@@ -710,9 +714,13 @@ class Sandbox:
         """By account: the ticket that should have signed, and what may have signed instead."""
         with self._lock:
             accounts = [a for key, a in self._accounts.items() if app_id in ("", key)]
-            found = [(a.app_id, *a.signing_values()) for a in accounts if a.tickets["jsapi"]]
-        for _, _, others in found:
-            others["the pasted one 粘贴的"] = pasted
+            signers = [(a.app_id, *a.signers(self._clock())) for a in accounts]
+        pasting = {"the pasted one 粘贴的": pasted} if pasted else {}
+        found = [
+            (name, ticket, {**others, **pasting})
+            for name, tickets, others in signers
+            for ticket in tickets
+        ]
         if pasted and not found:  # a real account's, say
             found.append((app_id, pasted, {}))
         if not found:

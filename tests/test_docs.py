@@ -289,7 +289,22 @@ def shows_what_is_signed(block: Block, world: World) -> None:
     world.run(block)
     answer = world.app.test_client().get("/signed-url?x=%7E").json
     assert answer is not None
-    assert answer["path and query"] == "/signed-url?x=%7E"
+    assert "/signed-url?x=%7E" in answer.values()
+
+
+def takes_the_token_of_a_center(block: Block, world: World) -> None:
+    with world.app.app_context():
+        token = world.namespace["wxjsapi"].access_token
+    now = time.time()
+    answer = types.SimpleNamespace(value=token, issued_at=now, expires_at=now + 7200)
+    world.namespace["token_center"] = types.SimpleNamespace(read=lambda other_than: answer)
+    world.take(world.new_app())
+    world.run(block)
+    wxjsapi = WxJsApi(world.app)
+    calls = world.wechat.calls.copy()
+    with world.app.app_context():
+        assert wxjsapi.ticket
+    assert world.wechat.calls - calls == {"getticket": 1}
 
 
 def is_a_ticket_server(block: Block, world: World) -> None:
@@ -362,17 +377,13 @@ class _WeChatClient:
         timeout: float | None = None,
         auto_retry: bool = True,
     ) -> None:
-        self.menu = types.SimpleNamespace(get=lambda: {"token": self.access_token})
+        self.menu = types.SimpleNamespace(get=lambda: {"token": access_token})
         self.jsapi = types.SimpleNamespace(
             get_jsapi_ticket=lambda: "ticket",
             get_jsapi_signature=lambda nonce, ticket, now, url: sign(
                 ticket=ticket, noncestr=nonce, timestamp=now, url=url
             ),
         )
-
-    @property
-    def access_token(self) -> str:
-        raise AssertionError("asks WeChat by itself")
 
 
 def wechatpy_uses_our_token(block: Block, world: World) -> None:
@@ -601,6 +612,16 @@ PYTHON: dict[str, list[Treatment]] = {
         werobot_uses_our_token,
         is_wechat4js_idea,
     ],
+    "zh/quickstart": [
+        makes_the_quickstart,
+        opens_a_cache,
+        opens_a_cache,
+        takes_the_token_of_a_center,
+        signs_behind("https://example.com/cart"),
+        runs_in_a_request,
+    ],
+    "zh/sharing": [serves_the_wrong_signature, caches_what_may_be],
+    "zh/troubleshooting": [shows_what_is_signed, runs_in_a_request],
 }
 
 
@@ -1027,6 +1048,14 @@ def test_every_public_name_is_in_the_reference() -> None:
         assert re.search(rf"^\.\. \w+:: flask_wxjsapi\.{name}$", text, re.M), name
     for name in set(sandbox.__all__) - {"main"}:
         assert re.search(rf"^\.\. \w+:: flask_wxjsapi\.sandbox\.{name}$", text, re.M), name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_messages_quoted_on_a_page_are_the_codes(page: str) -> None:
+    """What a Chinese page quotes in English, a reader will search for."""
+    source = "".join(path.read_text() for path in (ROOT / "flask_wxjsapi").glob("*.py"))
+    for quoted in re.findall(r"“([A-Za-z][ -~\n]{15,})”", _text(page)):
+        assert " ".join(quoted.split()) in source, quoted
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import html
 import io
 import json
 import os
@@ -1121,30 +1122,50 @@ def test_a_right_signature_is_found_among_accounts(caller: Caller) -> None:
     assert other["signed"] is None
 
 
-@pytest.mark.parametrize("used", ["older", "card", "pasted", "token"])
-def test_another_value_was_signed(used: str) -> None:
+@pytest.mark.parametrize(
+    ("used", "label"),
+    [("expired", "已过期"), ("card", "卡券"), ("pasted", "粘贴"), ("token", "access_token")],
+)
+def test_another_value_was_signed(caller: Caller, used: str, label: str) -> None:
     """The label says which; the value itself is in no answer, nor is any other."""
-    caller = Caller(ticket="new")
+    values = {"expired": caller.ticket()["ticket"]}
+    caller.clock.now += 7200
     token = caller.stable()["access_token"]
-    values = {
-        "older": caller.ticket(token)["ticket"],
+    values |= {
         "card": caller.ticket(token, "wx_card")["ticket"],
         "pasted": "a-ticket-that-is-not-the-sandbox's",
         "token": token,
         "current": caller.ticket(token)["ticket"],
     }
     fields = asked(caller.sign(f"{PAGE}&t={values[used]}", values[used]), ticket=values["pasted"])
-    answer = caller.http.post("/sandbox/diagnose", json=fields)
-    page = caller.http.post("/sandbox/diagnose", data=fields)
-    cause = answer.get_json()["cause"]
-    assert cause == ("access_token" if used == "token" else "ticket")
-    assert (
-        cause == "access_token"
-        or {"older": "旧", "card": "卡券", "pasted": "粘贴"}[used] in page.text
-    )
+    answer = caller.http.post("/sandbox/diagnose", json=fields).get_json()
+    page = caller.http.post("/sandbox/diagnose", data=fields).text
+    assert answer["cause"] == ("access_token" if used == "token" else "ticket")
+    assert label in answer["english"]
+    assert label in page
     for value in values.values():
-        assert value not in answer.text + page.text
-        assert value not in json.dumps(answer.get_json(), ensure_ascii=False)
+        assert value not in page
+        assert value not in html.unescape(page)
+        assert value not in json.dumps(answer, ensure_ascii=False)
+
+
+def test_the_only_ticket_has_expired(caller: Caller) -> None:
+    """That is a cause of its own, and not a right signature."""
+    signed = caller.sign(PAGE)
+    caller.clock.now += 7200
+    answer = caller.http.post("/sandbox/diagnose", json=asked(signed)).get_json()
+    assert answer["cause"] == "ticket"
+    assert "expired" in answer["english"]
+
+
+def test_every_valid_ticket_may_sign() -> None:
+    """The diagnosis agrees with the phone where several tickets are valid."""
+    caller = Caller(ticket="new")
+    first = caller.sign(PAGE)
+    caller.ticket()
+    assert caller.sandbox.verify(**first) == "config:ok"
+    answer = caller.http.post("/sandbox/diagnose", json=asked(first)).get_json()
+    assert answer["cause"] == "valid"
 
 
 def test_a_pasted_ticket_of_a_real_account(caller: Caller) -> None:

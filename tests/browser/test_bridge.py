@@ -123,13 +123,16 @@ def test_a_signed_page_is_ok(
 
 
 def test_a_wrong_signature(site: Site, open_desktop: Callable[..., Phone]) -> None:
-    """wx.error says what WeChat would say, before wx.ready."""
+    """wx.error says what WeChat would say, before wx.ready, and the card leads to the cause."""
     desktop = open_desktop()
-    desktop.page.goto(site(f"wx.config({{...CONFIG, signature: 'x'}}); {LISTEN}"))
+    desktop.page.goto(site("history.pushState(null, '', '?from=timeline');" + CONFIGURE))
     assert said(desktop.page) == ["config:invalid signature", "ready"]
     card = desktop.page.locator(CARD)
     assert card.get_attribute("data-errmsg") == "config:invalid signature"
     assert card.get_by_role("status").get_attribute("data-verdict") == "bad"
+    with desktop.context.expect_page() as opened:
+        card.get_by_role("link", name="Why?").click()
+    assert opened.value.locator("output").get_attribute("data-cause") == "share"
     assert in_order(desktop)
 
 
@@ -351,7 +354,7 @@ def test_a_hostile_card(site: Site, open_desktop: Callable[..., Phone]) -> None:
         assert desktop.page.locator(f"{CARD} section b").inner_text() == text
         assert desktop.page.locator(f"{CARD} .share p").inner_text() == text
         assert desktop.page.locator(f"{CARD} .link").inner_text() == text
-    assert desktop.page.locator(f"{CARD} :is(img, script, svg, a)").count() == 0
+    assert desktop.page.locator(f"{CARD} :is(img, script, svg, section a)").count() == 0
     assert dialogs == []
     assert in_order(desktop)
 

@@ -1,0 +1,106 @@
+"""The page of ``make demo`` in an ordinary browser and in WeChat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from flask_wxjsapi.sandbox import Sandbox
+
+from ..test_demo import Demo
+from .conftest import Phone
+
+pytestmark = pytest.mark.browser
+
+CARD = "wx-sandbox-phone"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    demo = Demo(tmp_path_factory.mktemp("demo"))
+    yield demo.started()
+    demo.stop()
+
+
+def test_a_desktop_browser_shows_config_ok_and_the_card(
+    demo: Demo, open_phone: Callable[..., Phone]
+) -> None:
+    """What the page shows is what jweixin said in it, and the card is the share's."""
+    desktop = open_phone(None)
+    page = desktop.page
+    page.goto(f"{demo.url}/?x=a|b#hash")
+    expect(page.locator("#errmsg")).to_have_text("config:ok")
+    expect(page.locator("#verdict-note")).to_contain_text("Said by jweixin")
+    assert page.locator(CARD).get_attribute("data-errmsg") == "config:ok"
+    friend = page.locator(f"{CARD} section").first
+    expect(friend.locator("b")).to_have_text("Signed by Flask-WxJsApi")
+    expect(friend.locator("a")).to_have_attribute("href", f"{demo.url}/?x=a|b")
+    assert friend.locator("img").evaluate("image => image.decode()") is None
+    assert page.locator(f"{CARD} .warning:visible").count() == 0
+    assert not desktop.blocked
+    assert not desktop.errors
+
+
+def test_another_address_is_judged_by_the_sandbox(
+    demo: Demo, open_phone: Callable[..., Phone]
+) -> None:
+    """An address that was not signed is invalid, and the page's own is what jweixin said."""
+    page = open_phone(None).page
+    page.goto(demo.url)
+    expect(page.locator("#errmsg")).to_have_text("config:ok")
+    page.fill("#address", f"{demo.url}/?other")
+    expect(page.locator("#errmsg")).to_have_text("config:invalid signature")
+    expect(page.locator("#verdict-note")).to_contain_text("not the address that was signed")
+    page.click("#own-address")
+    expect(page.locator("#errmsg")).to_have_text("config:ok")
+
+
+def test_without_the_internet(demo: Demo, open_phone: Callable[..., Phone]) -> None:
+    """The page says so, and shows the sandbox's verdict all the same."""
+    desktop = open_phone(None)
+    desktop.served = {r"https://res2?\.wx\.qq\.com/.*": None}
+    page = desktop.page
+    page.goto(demo.url)
+    expect(page.locator("#errmsg")).to_have_text("config:ok")
+    expect(page.locator("#verdict-note")).to_contain_text("jweixin could not be loaded")
+    note = page.locator(f"{CARD} .warning")
+    expect(note).to_contain_text("could not be loaded from res.wx.qq.com")
+    assert not desktop.errors
+
+
+def test_a_page_without_a_ticket(open_phone: Callable[..., Phone], tmp_path: Path) -> None:
+    """There is nothing to judge, and the page says that too."""
+    demo = Demo(tmp_path, FLASK_WXJSAPI_BACKGROUND_REFRESH="false").started()
+    try:
+        demo.post("/trouble/quota")
+        page = open_phone(None).page
+        page.goto(demo.url)
+        expect(page.locator("#errmsg")).to_have_text("no config to judge")
+        expect(page.locator(CARD).get_by_role("status")).to_contain_text("not called yet")
+    finally:
+        demo.stop()
+
+
+def test_a_real_account_in_an_ordinary_browser(
+    open_phone: Callable[..., Phone], tmp_path: Path, sandbox: Sandbox
+) -> None:
+    """No phone is played there: the page asks to be opened inside WeChat."""
+    demo = Demo(
+        tmp_path,
+        FLASK_WXJSAPI_APP_ID=sandbox.app_id,
+        FLASK_WXJSAPI_APP_SECRET=sandbox.app_secret,
+        FLASK_WXJSAPI_API_BASE_URL=sandbox.url,
+    ).started()
+    try:
+        desktop = open_phone(None)
+        desktop.page.goto(demo.url)
+        expect(desktop.page.locator("#state")).to_contain_text("fresh")
+        expect(desktop.page.locator("#hint")).to_be_visible()
+        expect(desktop.page.locator("#verdict")).to_be_hidden()
+        assert desktop.page.locator(CARD).count() == 0
+        assert not desktop.errors
+    finally:
+        demo.stop()
