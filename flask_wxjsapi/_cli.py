@@ -119,6 +119,12 @@ def _is_alone(state: _State) -> bool:
     return bool(not store.has_custom_server and store.server("cache").is_private)
 
 
+def _ticket(state: _State) -> str:
+    value = state.provider.get().value
+    state.provider.sync()  # its thread may still be saving, and would end with the command
+    return value
+
+
 # -- the commands ----------------------------------------------------------------------------------
 
 
@@ -163,7 +169,7 @@ def _show_status(facts: dict[str, Any]) -> None:
 def ticket() -> None:
     """Print a valid ticket and nothing else. It is a secret."""
     try:
-        value = _account().ticket
+        value = _ticket(_account()._state())
     except WxJsApiError as error:
         raise _failure(error) from None
     if _is_terminal(sys.stdout):
@@ -198,8 +204,10 @@ def sign(url: str, as_json: bool) -> None:
     """Print the wx.config call for the page at URL."""
     if not re.match("https?://.", url):
         raise click.BadParameter("give the page's whole URL, with http:// or https://.")
+    account = _account()
     try:
-        text = json.dumps(_account().config(url=url), indent=2)
+        _ticket(account._state())
+        text = json.dumps(account.config(url=url), indent=2)
     except WxJsApiError as error:
         raise _failure(error) from None
     click.echo(text if as_json else f"wx.config({text});")
@@ -260,7 +268,7 @@ def _candidates(account: WxJsApi, given: str | None) -> tuple[str, dict[str, str
     state = account._state()
     others = {}
     try:
-        right = account.ticket
+        right = _ticket(state)
     except WxJsApiError as error:
         if given is None:
             _warn("There is no ticket to compare with: pass --ticket.")
@@ -494,7 +502,7 @@ def _on_ticket(state: _State, token: str | None) -> Iterator[_Finding]:
         return
     try:
         if found.state == "invalid" and token is not None:
-            state.provider.get()
+            _ticket(state)
             found = state.provider.status()
     except WxJsApiError as error:
         yield "error", f"No ticket: {_failure(error).message}"

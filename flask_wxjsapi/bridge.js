@@ -82,8 +82,8 @@
       // the same advice
     }
     console.error(
-      `WeChat sandbox: ${SANDBOX} gave no verdict, so wx.config gets "config:fail". Does it still ` +
-        `run? Does this page's Content-Security-Policy allow connect-src ${SANDBOX} ?`,
+      `WeChat sandbox: ${SANDBOX} gave no verdict, so wx.config gets "config:fail". Does it ` +
+        `still run? Does this page's Content-Security-Policy allow connect-src ${SANDBOX} ?`,
     );
     return "config:fail";
   }
@@ -307,7 +307,8 @@
   const STYLE = `
     :host { all: initial; position: fixed; z-index: 2147483647; right: 12px; bottom: 12px;
       width: min(340px, 100vw - 24px); color-scheme: light dark; color: var(--text);
-      font: 13px/1.45 Inter, system-ui, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif;
+      font: 13px/1.45 Inter, system-ui, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC",
+        sans-serif;
       --back: #fff; --edge: #ccd6d0; --text: #15211b; --soft: #536159; --inset: #f0f4f2;
       --good: #08743c; --good-back: #e1f6ea; --bad: #b3261e; --bad-back: #fdeae8;
       --warn: #774700; --warn-back: #fdf0d5; }
@@ -328,7 +329,8 @@
     .status { margin-left: auto; padding: 2px 10px; border-radius: 99px; background: var(--inset); }
     [data-verdict=ok] { background: var(--good-back); color: var(--good); font-weight: 650; }
     [data-verdict=bad] { background: var(--bad-back); color: var(--bad); font-weight: 650; }
-    #body { display: grid; grid-template-columns: minmax(0, 1fr); gap: 12px; padding: 4px 12px 12px; }
+    #body { display: grid; grid-template-columns: minmax(0, 1fr); gap: 12px;
+      padding: 4px 12px 12px; }
     code { display: block; font-size: 12px; }
     .warning { margin-top: 6px; padding: 6px 10px; border-radius: 8px; background: var(--warn-back);
       color: var(--warn); }

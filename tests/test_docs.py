@@ -119,6 +119,11 @@ class World:
         """Let the blocks that follow use another app."""
         self.namespace["app"] = app
 
+    def take_new(self) -> None:
+        """The same, with another extension too."""
+        self.take(self.new_app())
+        self.namespace["wxjsapi"] = WxJsApi(self.app)
+
     @property
     def app(self) -> Flask:
         app: Flask = self.namespace["app"]
@@ -185,6 +190,7 @@ def runs(block: Block, world: World) -> None:
 
 
 def runs_in_a_request(block: Block, world: World) -> None:
+    world.take_new()
     with world.app.test_request_context("/"):
         world.run(block)
 
@@ -293,6 +299,7 @@ def shows_what_is_signed(block: Block, world: World) -> None:
 
 
 def takes_the_token_of_a_center(block: Block, world: World) -> None:
+    world.take_new()
     with world.app.app_context():
         token = world.namespace["wxjsapi"].access_token
     now = time.time()
@@ -388,8 +395,8 @@ class _WeChatClient:
 
 def wechatpy_uses_our_token(block: Block, world: World) -> None:
     world.stand_in("wechatpy", WeChatClient=_WeChatClient)
-    world.take(world.new_app())
-    wxjsapi = world.namespace["wxjsapi"] = WxJsApi(world.app)
+    world.take_new()
+    wxjsapi = world.namespace["wxjsapi"]
     world.run(block)
     answer = world.app.test_client().get("/menu").json
     with world.app.app_context():
@@ -397,6 +404,7 @@ def wechatpy_uses_our_token(block: Block, world: World) -> None:
 
 
 def takes_the_token_from_elsewhere(block: Block, world: World) -> None:
+    world.take_new()
     with world.app.app_context():
         token = world.namespace["wxjsapi"].access_token
     asked: list[Any] = []
@@ -468,8 +476,7 @@ def signs_in_a_task(block: Block, world: World) -> None:
             return type("task", (self.task_cls,), {"run": staticmethod(function)})()
 
     world.stand_in("celery", Celery=Celery, Task=Task)
-    world.take(world.new_app())
-    world.namespace["wxjsapi"] = WxJsApi(world.app)
+    world.take_new()
     world.run(block)
     url = "https://example.com/a"
     world.check(world.namespace["sign_page"](url), url)
@@ -937,7 +944,7 @@ def _run_tests(world: World, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(world.conftest)
     pytester.makepyfile(textwrap.dedent(prelude) + "\n" + world.test)
     pytester.chdir()
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     outcomes = result.parseoutcomes()
     assert outcomes.get("passed"), outcomes
     assert outcomes.keys() <= {"passed", "skipped"}
