@@ -37,6 +37,10 @@ _COLORS = {"ok": "green", "fresh": "green", "warning": "yellow", "stale": "yello
 _ALONE = (
     "CACHE_TYPE is SimpleCache: each process keeps its own ticket; this command cannot see theirs."
 )
+_EMBEDDED = (
+    'API_BASE_URL is "sandbox": each process has a WeChat of its own; this command cannot see '
+    "the server's."
+)
 _JSSDK_HOSTS = ("res.wx.qq.com", "res2.wx.qq.com")
 _SKEW = 30.0  # seconds a clock may be off before the doctor says so
 
@@ -113,10 +117,13 @@ def _store(state: _State) -> Store:
     return state.provider._process().store
 
 
-def _is_alone(state: _State) -> bool:
-    """Whether this process cannot see what the app's others keep."""
+def _alone(state: _State) -> str | None:
+    """Why this process cannot see what the app's others keep, if it cannot."""
+    if state.settings.api_base_url == SANDBOX:
+        return _EMBEDDED
     store = _store(state)
-    return bool(not store.has_custom_server and store.server("cache").is_private)
+    is_private = store.server("cache").is_private and not store.has_custom_server
+    return _ALONE if is_private else None
 
 
 def _ticket(state: _State) -> str:
@@ -137,11 +144,10 @@ def status(as_json: bool) -> None:
     """
     account = _account()
     state, found = account._state(), account.status()
-    shown, alone = found.state, _is_alone(state)
-    if alone and shown == "invalid":
-        shown = "unknown"
-    facts = asdict(found) | {"state": shown, "account": account.name, "shared": not alone}
-    facts |= {"app_id": _masked(state.settings.app_id)}
+    note = _alone(state)
+    shown = "unknown" if note and found.state == "invalid" else found.state
+    facts = {"account": account.name, "app_id": _masked(state.settings.app_id)}
+    facts |= asdict(found) | {"state": shown, "note": note}
     del facts["refreshed_by"]  # never this process
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -153,14 +159,14 @@ def status(as_json: bool) -> None:
 
 def _show_status(facts: dict[str, Any]) -> None:
     rows = {"Account": f"{facts['account']} ({facts['app_id']})", "Ticket": facts["state"]}
-    times = {"Issued": "issued_at", "Expires": "expires_at", "Renewed": "refresh_at"}
+    times = {"Issued": "issued_at", "Expires": "expires_at", "Renewal": "refresh_at"}
     rows |= {label: _when(facts[name]) for label, name in times.items() if facts[name]}
     if facts["last_error"]:
         rows["Last error"] = facts["last_error"]
     if facts["retry_at"]:
         rows["Next try"] = _when(facts["retry_at"])
-    if not facts["shared"]:
-        rows["Note"] = _ALONE
+    if facts["note"]:
+        rows["Note"] = facts["note"]
     for label, text in rows.items():
         _row(label, text, 12)
 
@@ -182,8 +188,8 @@ def refresh() -> None:
     """Renew the ticket now, for all processes."""
     account = _account()
     before = account.status().issued_at
-    if _is_alone(account._state()):
-        _warn(_ALONE)
+    if note := _alone(account._state()):
+        _warn(note)
     try:
         length = len(account.refresh())
     except WxJsApiError as error:
@@ -275,8 +281,8 @@ def _candidates(account: WxJsApi, given: str | None) -> tuple[str, dict[str, str
             raise _failure(error) from None
         right = given
     else:
-        if _is_alone(state):
-            _warn(f"{_ALONE} A signature of theirs may have another ticket: pass it as --ticket.")
+        if note := _alone(state):
+            _warn(f"{note} A page of theirs may be signed with another ticket: pass --ticket.")
         if given is not None:
             others["the one given as --ticket"] = given
     token = _found(state, ACCESS_TOKEN)
@@ -323,7 +329,9 @@ def _on_settings(settings: Settings) -> Iterator[_Finding]:
     prefix = key_prefix(settings.name)
     base_url = settings.api_base_url
     yield "ok", f"Account {settings.name}: {_masked(settings.app_id)} on {settings.platform}."
-    if base_url == SANDBOX or is_loopback(base_url):
+    if base_url == SANDBOX:
+        yield "warning", _EMBEDDED
+    elif is_loopback(base_url):
         yield "ok", f"{prefix}API_BASE_URL is a sandbox on this machine, not WeChat."
     else:
         if not re.fullmatch("wx[0-9a-f]{16}", settings.app_id):
@@ -363,7 +371,7 @@ def _on_store(state: _State) -> Iterator[_Finding]:
         yield "ok", f"{name}{where}: written and read back."
     if store.has_custom_server:
         yield from _on_ticket_server(store)
-    if store.has_custom_server or not cache.is_private:
+    if _alone(state) is None:
         yield from _on_lease(state.provider)
 
 

@@ -272,7 +272,7 @@
 
   function build() {
     const body = make(
-      "div", { id: "body", hidden: innerWidth < 600 }, note, compared,
+      "div", { id: "body", hidden: innerWidth < 600 }, compared,
       make("div", { className: "modes" },
         modeButton("android", "Android: ", ...both("current URL", "当前网址")),
         modeButton("ios", "iOS: ", ...both("landing URL", "进入网址"))),
@@ -291,7 +291,7 @@
     });
     label();
     const title = make("h2", {}, ...both("Sandbox phone", "沙箱手机"));
-    const panel = make("aside", {}, make("header", {}, title, status, toggle), body);
+    const panel = make("aside", {}, make("header", {}, title, status, toggle), note, body);
     panel.setAttribute("aria-label", "WeChat sandbox 微信沙箱");
     const root = phone.attachShadow({ mode: "open" });
     try {
@@ -334,6 +334,7 @@
     code { display: block; font-size: 12px; }
     .warning { margin-top: 6px; padding: 6px 10px; border-radius: 8px; background: var(--warn-back);
       color: var(--warn); }
+    aside > .warning { margin: 0 12px 10px; }
     section + section, section + button { margin-top: 10px; }
     .share { display: flex; gap: 10px; justify-content: space-between; padding: 8px 10px;
       border: 1px solid var(--edge); border-radius: 8px; }

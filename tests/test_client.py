@@ -1097,3 +1097,55 @@ def test_provider_that_is_interrupted() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         provided(provider)
+
+
+# -- what the doctor asks for
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_ask_carries_token_and_body(answering: Callable[..., Recorder], method: str) -> None:
+    """Any call that needs a token; the answer comes back as it is."""
+    server = answering(http({"errcode": 0, "n": 1}))
+    body = {"cgi_path": "/x"} if method == "POST" else None
+    assert client(server).ask(method, "/cgi-bin/x", TOKEN, SOON, body) == {"errcode": 0, "n": 1}
+    (request,) = server.requests
+    assert request.startswith(f"{method} /cgi-bin/x?access_token={TOKEN} ".encode())
+    assert request.endswith(b'{"cgi_path": "/x"}' if body else b"\r\n\r\n")
+
+
+def test_ask_fails_like_any_call(wechat: Sandbox, log: list[str]) -> None:
+    """With the errcode and its advice, and with the token nowhere."""
+    error = failure(lambda: client(wechat).ask("GET", "/cgi-bin/get_api_domain_ip", TOKEN, SOON))
+    assert isinstance(error, WeChatAPIError)
+    assert error.errcode == 40014
+    assert TOKEN not in f"{error!r} {error}" + "".join(log)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
+def test_date_is_any_answers(answering: Callable[..., Recorder], status: str) -> None:
+    """The header is there whatever else the answer says, and no token is sent for it."""
+    stamp = "Sun, 22 Nov 2026 16:00:00 GMT"
+    server = answering(http(b"<html>", status, Date=stamp))
+    assert client(server).date(SOON) == stamp
+    assert b"access_token" not in server.requests[0]
+
+
+def test_date_that_is_not_there(answering: Callable[..., Recorder]) -> None:
+    """Then it is empty."""
+    assert client(answering(http({}))).date(SOON) == ""
+
+
+def test_date_of_nobody() -> None:
+    """The reason is named, as for every call."""
+    error = failure(lambda: client(f"http://127.0.0.1:{free_port()}").date(SOON))
+    assert isinstance(error, TransportError)
+    assert "Connection refused" in str(error)
+
+
+def test_provider_leaves_other_calls_to_the_upstream() -> None:
+    """The doctor asks WeChat through it, where there is a WeChat to ask."""
+    upstream = WeChat("https://api.example", APP_ID, SECRET)
+    both = TokenProvider(upstream, lambda rejected: Credential(TOKEN, 1.0, 2.0))
+    assert both.date == upstream.date
+    assert both.ask == upstream.ask
+    assert TokenProvider(Elsewhere(), both.fetch).date is None

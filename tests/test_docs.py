@@ -314,6 +314,20 @@ def takes_the_token_of_a_center(block: Block, world: World) -> None:
     assert world.wechat.calls - calls == {"getticket": 1}
 
 
+def serves_client_js(block: Block, world: World) -> None:
+    """With these settings the script is there, and the endpoint signs a page of its host."""
+    world.take(world.new_app())
+    world.run(block)
+    WxJsApi(world.app)
+    prefix, url = world.app.config["WXJSAPI_URL_PREFIX"], "http://localhost/a?b=1&c=%7E"
+    client = world.app.test_client()
+    for name in ("client.js", "client.mjs", "client.d.ts"):
+        assert client.get(f"{prefix}/{name}").status_code == 200
+    config = client.get(f"{prefix}/config", query_string={"url": url}).json
+    assert config is not None
+    world.check(config, url)
+
+
 def is_a_ticket_server(block: Block, world: World) -> None:
     world.take(world.new_app())
     world.run(block)
@@ -627,6 +641,8 @@ PYTHON: dict[str, list[Treatment]] = {
         signs_behind("https://example.com/cart"),
         runs_in_a_request,
     ],
+    "single-page-apps": [serves_client_js, configures],
+    "zh/single-page-apps": [serves_client_js, configures],
     "zh/sharing": [serves_the_wrong_signature, caches_what_may_be],
     "zh/troubleshooting": [shows_what_is_signed, runs_in_a_request],
 }
@@ -944,6 +960,7 @@ def _run_tests(world: World, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(world.conftest)
     pytester.makepyfile(textwrap.dedent(prelude) + "\n" + world.test)
     pytester.chdir()
+    world.monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # which takes seconds
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     outcomes = result.parseoutcomes()
     assert outcomes.get("passed"), outcomes

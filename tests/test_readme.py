@@ -77,6 +77,15 @@ def test_the_quickstart_makes_a_page_that_a_phone_accepts(readme: str, sandbox: 
     assert verdict == "config:ok"
 
 
+def test_the_single_page_part_works(readme: str, make_app: Any) -> None:
+    """Its setting brings the script that its HTML loads."""
+    config = Flask("config")
+    exec(_blocks(readme, "python")[2], {"app": config})
+    app, _ = make_app(WXJSAPI_URL_PREFIX=config.config["WXJSAPI_URL_PREFIX"])
+    (source,) = re.findall(r'src="(.+?)"', _blocks(readme, "html")[0])
+    assert "wxjsapi" in app.test_client().get(source).text
+
+
 def test_the_custom_server_keeps_the_ticket(readme: str, sandbox: Sandbox) -> None:
     """The class in the README works with a session that does what SQLAlchemy's does."""
     rows: dict[str, Any] = {}
@@ -104,7 +113,7 @@ def test_the_custom_server_keeps_the_ticket(readme: str, sandbox: Sandbox) -> No
     )
     db = type("db", (), {"session": Session()})
     namespace: dict[str, Any] = {"app": app, "db": db, "Ticket": Ticket}
-    exec(_blocks(readme, "python")[2], namespace)
+    exec(_blocks(readme, "python")[3], namespace)
     assert issubclass(namespace["DatabaseTicketServer"], TicketServer)
     wxjsapi = WxJsApi(app)
     with app.app_context():
@@ -130,7 +139,7 @@ def test_the_test_example_passes(readme: str, pytester: pytest.Pytester) -> None
 
             return app
     """
-    block = _blocks(readme, "python")[3]
+    block = _blocks(readme, "python")[4]
     plugins, _, test = block.partition("\n\n")
     pytester.makeconftest(plugins)
     pytester.makepyfile(textwrap.dedent(prelude) + "\n" + test)

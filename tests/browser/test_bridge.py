@@ -412,8 +412,8 @@ def test_a_phone_stays_what_it_is(
 
 
 def test_jweixin_cannot_be_loaded(site: Site, open_desktop: Callable[..., Phone]) -> None:
-    """The card names the hosts that did not answer."""
-    desktop = open_desktop()
+    """The card names the hosts that did not answer, on a narrow screen as well."""
+    desktop = open_desktop(viewport={"width": 390, "height": 700})
     desktop.served = {r"https://res2?\.wx\.qq\.com/.*": None}
     spare = f'<script src="{JWEIXIN.replace("res.", "res2.")}"></script>'
     desktop.page.goto(site("", before="", jweixin=f'<script src="{JWEIXIN}"></script>{spare}'))
