@@ -53,13 +53,13 @@ _Finding = tuple[str, str]  # "ok", "warning" or "error", and a text
 def commands(context: click.Context, account: str | None) -> None:
     """WeChat's jsapi_ticket: look at it, renew it, sign, find faults."""
     context.meta[_ACCOUNT] = account
-    if "NO_COLOR" in os.environ:
+    if os.environ.get("NO_COLOR"):
         context.color = False
 
 
 def _account() -> WxJsApi:
     accounts: dict[str, WxJsApi] = current_app.extensions["wxjsapi"]
-    name = click.get_current_context().meta[_ACCOUNT]
+    name = click.get_current_context().meta.get(_ACCOUNT)
     if name is None:
         name = next(iter(accounts)) if len(accounts) == 1 else "default"
     if name not in accounts:

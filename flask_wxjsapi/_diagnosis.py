@@ -25,7 +25,8 @@ class Diagnosis:
     """What a signature was made from.
 
     :param cause: ``"valid"``, ``"unknown"``, a key of :data:`TEXTS`, or two joined by ``+``.
-    :param signed: the text that was signed, with ``***`` for the ticket; None if unknown.
+    :param signed: the text that was signed, with ``***`` for the ticket and control characters
+        written out; None if unknown.
     :param english: what happened and what to do.
     :param chinese: the same.
     """
@@ -138,10 +139,10 @@ algorithm
     签名算法不对：应为小写十六进制的 SHA-1，而不是 {}。
     请用 wxjsapi.config()，或 SHA-1 的 hexdigest()。
 unknown
-    None of the usual mistakes makes it. It may be a ticket or appId of another account, the \
-nonce or timestamp of another call, or a cached page.
+    None of the usual mistakes makes it. It may be an earlier ticket, a ticket or appId of \
+another account, the nonce or timestamp of another call, or a cached page.
     Copy all values from one page load, and see that the page is not cached.
-    常见的错误都得不到这个签名。可能 jsapi_ticket 或 appId 属于另一个公众号，\
+    常见的错误都得不到这个签名。可能 jsapi_ticket 已更新，或 jsapi_ticket、appId 属于另一个公众号，\
 noncestr 或 timestamp 来自另一次调用，或页面被缓存。
     请从同一次页面加载中复制这些值，并确认页面没有被缓存。
 """,
@@ -422,6 +423,8 @@ def diagnose(
                 cause = "algorithm" if cause == "valid" else f"{cause}+algorithm"
             for secret in (ticket, *others.values()):
                 text = text.replace(secret, "***")
+            # What was un-escaped may be meant for the terminal it will be shown on.
+            text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
             form = "in upper case" if algorithm == "sha1" else algorithm.upper()
             return _diagnosis(cause, text, {"ticket": label, "algorithm": form})
     return _diagnosis("unknown", None, {})

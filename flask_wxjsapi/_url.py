@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, unquote_to_bytes
 
@@ -72,6 +73,11 @@ def _origin(environ: WSGIEnvironment) -> str:
         name = environ["SERVER_NAME"]
         host = f"[{name}]" if ":" in name else name
         host += f":{environ['SERVER_PORT']}"
+    return _origin_of(scheme, host)
+
+
+@lru_cache(64)
+def _origin_of(scheme: str, host: str) -> str:
     if not _HOST.fullmatch(host):
         raise SecurityError(f"The Host header {host!r} is not a host name.")
     # A browser never shows the default port, but a proxy may add it to the header.

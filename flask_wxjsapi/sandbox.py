@@ -1023,6 +1023,7 @@ def main(argv: list[str] | None = None) -> int:
             f"app id {args.app_id}, secret {secret}",
             f"  export FLASK_WXJSAPI_API_BASE_URL={sandbox.url}",
             f"  curl -d '{json.dumps({'fault': '45009', 'times': 3})}' {sandbox.url}/sandbox/fail",
+            f'  <script src="{sandbox.url}/sandbox/bridge.js"></script>  makes a browser its phone',
         )
         print(*lines, sep="\n", flush=True)  # noqa: T201 - a command talks to its user
         try:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -27,7 +28,7 @@ from flask_wxjsapi._server import CacheServer, StoreSession
 from flask_wxjsapi.errors import REACTIONS
 from flask_wxjsapi.sandbox import Sandbox
 
-from .conftest import free_port
+from .conftest import Valkey, free_port
 
 PAGE = "https://shop.example/p?a=1"
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -56,7 +57,7 @@ class Site:
     def ticket(self) -> str:
         with self.server.app_context():
             ticket = self.wxjsapi.ticket
-        self.wxjsapi._states[self.server].provider.sync()  # it is saved by now
+        self.wxjsapi._state_of(self.server).provider.sync()  # it is saved by now
         return ticket
 
     def access_token(self) -> str:
@@ -222,7 +223,7 @@ def test_no_command_starts_a_thread(
         WXJSAPI_BACKGROUND_REFRESH=True, CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path)
     )
     run(app, "status")
-    assert not app.extensions["wxjsapi"]["default"]._states[app].worker.ensure()
+    assert not app.extensions["wxjsapi"]["default"]._state_of(app).worker.ensure()
     assert not sandbox.calls
 
 
@@ -563,6 +564,56 @@ def test_doctor_finds_a_cache_that_is_down(
     assert "hunter2" not in result.output
 
 
+def test_doctor_tries_the_lease_of_redis(
+    make_app: Callable[..., tuple[Flask, WxJsApi]], valkey: Valkey
+) -> None:
+    """Across a fork, with a connection of its own in either process."""
+    site = Site(make_app, CACHE_TYPE="RedisCache", CACHE_REDIS_URL=valkey.url)
+    site.ticket()
+    result = site.run("doctor")
+    assert result.exit_code == 0, result.output
+    assert any("keeps a second process" in one for one in lines_of(result, "ok"))
+    with valkey.client() as client:
+        names = [key.rpartition(b":")[2] for key in client.keys("*")]
+    assert sorted(names) == [b"access_token", b"jsapi_ticket"]
+
+
+@pytest.mark.parametrize("exit_code", [1, None])
+def test_doctor_leaves_open_what_it_cannot_try(
+    site: Site, monkeypatch: pytest.MonkeyPatch, exit_code: int | None
+) -> None:
+    """A second process that breaks off or hangs, or a system without fork, is no verdict."""
+    process = types.SimpleNamespace(
+        start=lambda: None, join=lambda limit: None, kill=lambda: None, exitcode=exit_code
+    )
+    context = types.SimpleNamespace(Process=lambda target, args: process)
+    monkeypatch.setattr("multiprocessing.get_context", lambda name: context)
+    result = site.run("doctor")
+    assert result.exit_code == 0
+    assert any("could not be tried" in one for one in lines_of(result, "warning"))
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
+    assert any("could not be tried" in one for one in lines_of(site.run("doctor"), "warning"))
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_doctor_asks_the_access_token_provider(
+    make_app: Callable[..., tuple[Flask, WxJsApi]], tmp_path: Path, site: Site, works: bool
+) -> None:
+    """With no call for a token of its own; what it raises is not quoted."""
+    token = site.access_token()
+
+    def provider(rejected: str | None) -> Credential:
+        if not works:
+            raise RuntimeError("hunter2")
+        return Credential(token, time.time(), time.time() + 7200)
+
+    app, _ = make_app(WXJSAPI_ACCESS_TOKEN_PROVIDER=provider, CACHE_TYPE="SimpleCache")
+    result = run(app, "doctor")
+    assert (result.exit_code == 0) == works
+    assert ("WXJSAPI_ACCESS_TOKEN_PROVIDER raised" in " ".join(result.stdout.split())) != works
+    assert "hunter2" not in result.output
+
+
 def test_doctor_finds_a_lease_that_does_not_keep(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -584,7 +635,7 @@ def test_doctor_finds_a_lease_that_does_not_keep(
 def test_doctor_meets_a_lease_that_is_taken(site: Site) -> None:
     """No error: somebody renews."""
     site.ticket()
-    state = site.wxjsapi._states[site.server]
+    state = site.wxjsapi._state_of(site.server)
     session = StoreSession(state.provider._process().store)
     assert session.take_lease()
     try:
@@ -649,7 +700,7 @@ def test_doctor_doubts_a_setting(
     app.config.update(TESTING=True, WXJSAPI_APP_ID=APP_ID, WXJSAPI_APP_SECRET=SECRET)
     app.config.update(config)
     account = WxJsApi(app)
-    findings = list(cli_module._on_settings(account._states[app].settings))
+    findings = list(cli_module._on_settings(account._state_of(app).settings))
     assert [level for level, found in findings if text in found] == ["warning"]
     assert "short" not in repr(findings)
 
@@ -687,7 +738,7 @@ def test_no_secret_and_80_columns(
         assert max(map(len, lines), default=0) <= 80
 
 
-@pytest.mark.parametrize(("no_color", "is_colored"), [(None, True), ("1", False)])
+@pytest.mark.parametrize(("no_color", "is_colored"), [(None, True), ("", True), ("1", False)])
 def test_colours(
     site: Site, monkeypatch: pytest.MonkeyPatch, no_color: str | None, is_colored: bool
 ) -> None:
@@ -749,3 +800,37 @@ def test_flask_command(site: Site, sandbox: Sandbox, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^Ticket +fresh$", done.stdout, re.M)
     assert sandbox.calls["getticket"] == 1
+
+
+# -- the pages that tell of it
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def test_troubleshooting_has_the_table_of_advice() -> None:
+    """Every errcode, with the words that exceptions, log and doctor have."""
+    text = (DOCS / "troubleshooting.rst").read_text(encoding="utf-8")
+    found: dict[int, str] = {}
+    for codes, advice in re.findall(r"^((?:``-?\d+``(?:, )?)+)\n((?: {4}.+\n)+)", text, re.M):
+        found |= dict.fromkeys(map(int, re.findall(r"-?\d+", codes)), " ".join(advice.split()))
+    assert found == {code: reaction.advice for code, reaction in REACTIONS.items()}
+
+
+def test_command_line_page_has_every_command() -> None:
+    """One section each, in the order of use."""
+    text = (DOCS / "command-line.rst").read_text(encoding="utf-8")
+    sections = re.findall(r"^(\w+)\n-+$", text, re.M)
+    assert sections == ["status", "ticket", "refresh", "sign", "verify", "doctor"]
+    assert set(sections) == set(cli_module.commands.commands)
+
+
+def test_command_line_page_shows_a_real_verdict(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text below its example of verify is what the command prints."""
+    page = (DOCS / "command-line.rst").read_text(encoding="utf-8")
+    signed = "https://shop.example.com/item?id=1"
+    result = site.run("verify", f"{signed}&from=timeline", *pasted(config_of(site, signed)))
+    shown = [line.strip() for line in result.stdout.splitlines() if "jsapi_ticket=" not in line]
+    assert len(shown) == 5
+    assert all(f"    {line}\n" in page for line in shown)

@@ -151,6 +151,16 @@ def test_the_phone_refuses_another_address(demo: Demo) -> None:
     assert demo.verdict(config, f"{demo.url}/?x=2") == "config:invalid signature"
 
 
+def test_a_phone_comes_with_the_page(demo: Demo) -> None:
+    """The sandbox's bridge stands before jweixin, and is there for the browser to fetch."""
+    before, bridge, _ = demo.page().partition("/sandbox/bridge.js")
+    assert bridge
+    assert "jweixin" not in before
+    script = requests.get(before.rpartition('"')[2] + bridge, timeout=10)
+    assert script.headers["Content-Type"].startswith("text/javascript")
+    assert not TICKET.search(script.text)
+
+
 def test_it_shows_what_it_signed(demo: Demo) -> None:
     """The panel's config is the one that the page passes to ``wx.config``."""
     page = demo.page()
@@ -259,6 +269,7 @@ def test_a_real_account(start: Callable[..., Demo], sandbox: Sandbox) -> None:
     assert dict(sandbox.calls) == {"stable_token": 1, "getticket": 1}
     assert "Open this page inside WeChat" in page
     assert "<button" not in page
+    assert "bridge.js" not in page
     state = demo.state()
     assert state["sandbox"] is None
     assert state["ticket"]["state"] == "fresh"

@@ -463,6 +463,17 @@ def test_no_ticket_in_any_text(url: str, ticket: str) -> None:
     assert found.signed is None or "jsapi_ticket=***&" in found.signed
 
 
+def test_nothing_for_the_terminal_in_what_was_signed() -> None:
+    """An un-escaped ESC would be obeyed by the terminal it is shown on."""
+    page = Page("control")
+    page.path += "/%1B%5B2J%0A%E4%B8%AD"
+    found = page.diagnose(page.sign(unquote(page.url)))
+    assert found.cause == "unescaped"
+    assert found.signed is not None
+    assert found.signed.isprintable()
+    assert "\\x1b[2J\\n中" in found.signed
+
+
 def test_empty_other_ticket_is_passed_over() -> None:
     """A store without an access token has nothing to try."""
     page = Page("empty")

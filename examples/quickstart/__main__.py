@@ -40,6 +40,7 @@ def main() -> int | str:
     if app.config["DEMO_SANDBOX"]:
         about = (
             f"  WeChat is played by a sandbox in this process. A ticket lives {ttl:g} s.",
+            "  Its phone is your browser: see the card in the corner of the page.",
             "  Watch renewals:  TTL=30 make demo",
             "  A real account:  FLASK_WXJSAPI_APP_ID=wx... FLASK_WXJSAPI_APP_SECRET=... make demo",
         )

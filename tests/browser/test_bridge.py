@@ -88,8 +88,8 @@ def open_desktop(open_phone: Callable[..., Phone]) -> Callable[..., Phone]:
 
 def said(page: Page) -> list[str]:
     """What jweixin told the page. It fires wx.ready last and in any case."""
-    page.wait_for_function("window.said && said.includes('ready')")
-    return list(page.evaluate("said"))
+    done = "() => window.said && said.includes('ready') && said"
+    return list(page.wait_for_function(done, polling=10).json_value())
 
 
 def result(page: Page, call: str) -> Any:

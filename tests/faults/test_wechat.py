@@ -77,7 +77,7 @@ class Process:
     ) -> None:
         self.app = app
         self.wxjsapi = wxjsapi
-        self.state = wxjsapi._states[app]
+        self.state = wxjsapi._state_of(app)
         self.provider = self.state.provider
         self.clock = clock or Ahead(frozen=frozen)
         self.provider._clock = self.clock

@@ -269,7 +269,7 @@ class Service:
         )
         app.config.update(config)
         wxjsapi = WxJsApi(app)
-        self._count_looks(wxjsapi._states[app].provider)
+        self._count_looks(wxjsapi._state_of(app).provider)
         return app, wxjsapi
 
     def _count_looks(self, provider: Provider) -> None:
