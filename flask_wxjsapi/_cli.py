@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _ACCOUNT = "flask_wxjsapi.account"  # in click's meta
 _WIDTH = 80
-_COLORS = {"ok": "green", "fresh": "green", "warning": "yellow", "stale": "yellow"}
+_COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
 _ALONE = (
     "CACHE_TYPE is SimpleCache: each process keeps its own ticket; this command cannot see theirs."
 )
@@ -76,8 +76,7 @@ def _account() -> WxJsApi:
 
 def _row(label: str, text: str, width: int = 9) -> None:
     lines = textwrap.wrap(text, _WIDTH - width) or [""]
-    color = _COLORS.get(label, "red" if label == "error" else None)
-    click.echo(click.style(label.ljust(width), fg=color) + lines[0])
+    click.echo(click.style(label.ljust(width), fg=_COLORS.get(label)) + lines[0])
     for line in lines[1:]:
         click.echo(" " * width + line)
 
@@ -122,7 +121,10 @@ def _alone(state: _State) -> str | None:
     if state.settings.api_base_url == SANDBOX:
         return _EMBEDDED
     store = _store(state)
-    is_private = store.server("cache").is_private and not store.has_custom_server
+    try:
+        is_private = store.server("cache").is_private and not store.has_custom_server
+    except Exception:  # of a backend that connects when it is made; the log has it from status()
+        return None
     return _ALONE if is_private else None
 
 
@@ -271,8 +273,10 @@ def _ask(name: str, label: str) -> str:
 
 def _candidates(account: WxJsApi, given: str | None) -> tuple[str, dict[str, str]]:
     """The ticket that should have signed, and what else may have."""
-    state = account._state()
-    others = {}
+    state, others = account._state(), {}
+    note = _alone(state)
+    if note and given is not None:
+        return given, {}  # of the server's process, which this one knows nothing of
     try:
         right = _ticket(state)
     except WxJsApiError as error:
@@ -280,11 +284,10 @@ def _candidates(account: WxJsApi, given: str | None) -> tuple[str, dict[str, str
             _warn("There is no ticket to compare with: pass --ticket.")
             raise _failure(error) from None
         right = given
-    else:
-        if note := _alone(state):
-            _warn(f"{note} A page of theirs may be signed with another ticket: pass --ticket.")
-        if given is not None:
-            others["the one given as --ticket"] = given
+    if note:
+        _warn(f"{note} A page of theirs may be signed with another ticket: pass --ticket.")
+    if given is not None:
+        others["the one given as --ticket"] = given
     token = _found(state, ACCESS_TOKEN)
     if token is not None:
         others["access_token"] = token.value

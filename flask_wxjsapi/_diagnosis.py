@@ -347,6 +347,9 @@ class _Values(NamedTuple):
 
 def _forms(right: _Values) -> Iterator[tuple[str, str]]:
     yield "swapped", right._replace(noncestr=right.timestamp, timestamp=right.noncestr).text()
+    seconds = right.timestamp.partition(".")[0]
+    for timestamp in (seconds, seconds[:-3]):
+        yield "timestamp", right._replace(timestamp=timestamp).text()
     for names in product(*_OTHER_NAMES):
         yield "names", right.text(names)
     for parts in permutations(zip(_NAMES, right, strict=True)):
@@ -377,9 +380,9 @@ def _texts(
         yield f"{first}+{cause}", values._replace(url=url).text(), label
     for url, cause in urls.double():
         yield cause, right._replace(url=url).text(), ""
-    seconds = right.timestamp.partition(".")[0]
-    for timestamp in (seconds, seconds[:-3], *(f"{seconds}{ms:03}" for ms in range(1000))):
-        yield "timestamp", right._replace(timestamp=timestamp).text(), ""
+    for ms in range(1000):
+        milliseconds = f"{right.timestamp}{ms:03}"
+        yield "timestamp", right._replace(timestamp=milliseconds).text(), ""
 
 
 # -- the one thing that others call ----------------------------------------------------------------

@@ -419,6 +419,33 @@ def test_verify_with_a_simple_cache_warns(lone: Site) -> None:
     assert "cannot see theirs" in " ".join(result.stderr.split())
 
 
+def test_verify_believes_the_ticket_that_is_given(lone: Site, sandbox: Sandbox) -> None:
+    """Where the server's cannot be seen it is the right one, and WeChat is not asked."""
+    config, ticket = config_of(lone), lone.ticket()
+    before = sandbox.calls.copy()
+    result = lone.run("verify", PAGE, *pasted(config), "--ticket", ticket)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert sandbox.calls == before
+
+
+@pytest.mark.parametrize("command", [["status"], ["verify", PAGE, "--ticket", "t"]])
+def test_a_cache_that_cannot_be_opened_is_no_traceback(
+    make_app: Callable[..., tuple[Flask, WxJsApi]],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+) -> None:
+    """Some backends connect when they are made."""
+
+    def fail(*_: object) -> None:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr("flask_wxjsapi._server.CacheSettings.open", fail)
+    app, _ = make_app(CACHE_TYPE="FileSystemCache", CACHE_DIR="unused")
+    args = ["--nonce", "n", "--timestamp", "1", "--signature", "0" * 40]
+    result = run(app, *command, *(args if command[0] == "verify" else []))
+    assert result.exit_code == 1
+
+
 def test_verify_refuses_what_no_page_has(site: Site) -> None:
     """With a word on what to paste."""
     config = config_of(site)
