@@ -187,10 +187,6 @@ def _share(url: _Url) -> Iterator[str]:
     params, known = url.params, [p for p in url.params if _SHARED.match(p)]
     if known:
         yield url.with_params([p for p in params if p not in known])
-    for end in range(len(params) - 1, -1, -1)[:_MANY]:
-        if params[end] not in known:
-            break
-        yield url.with_params(params[:end])
     for one in known[:_MANY]:
         yield url.with_params([p for p in params if p != one])
     for suffix, rest in product(_SUFFIXES, ([], ["isappinstalled=0"], ["isappinstalled=1"])):
@@ -199,10 +195,11 @@ def _share(url: _Url) -> Iterator[str]:
 
 def _query(url: _Url) -> Iterator[str]:
     params = url.params
-    for end in range(len(params))[:_MANY]:
-        yield url.with_params(params[:end])
-        yield url.with_params(params[:end] + params[end + 1 :])
-        yield url.with_params(params[: -1 - end])
+    yield url.to(query="")
+    yield url.with_params(params[:1])
+    for lost in range(len(params))[:_MANY]:
+        yield url.with_params(params[: -1 - lost])
+        yield url.with_params(params[:lost] + params[lost + 1 :])
 
 
 def _slash(url: _Url) -> Iterator[str]:
@@ -236,8 +233,8 @@ def _path(url: _Url) -> Iterator[str]:
         yield url.to(path="/" + "/".join(steps[start:]))
     yield f"//{url.host}{url.port}{url.path}{url.query}"
     yield f"{url.host}{url.port}{url.path}{url.query}"
-    yield f"{url.path}{url.query or '?'}"  # request.full_path
-    yield f"{url.path}{url.query}"
+    yield url.path + url.query
+    yield url.path + (url.query or "?")  # request.full_path
 
 
 def _unescaped(url: str) -> Iterator[str]:
@@ -260,7 +257,6 @@ def _escaped(url: str) -> Iterator[str]:
     yield quote(url, safe="!~*'()")  # encodeURIComponent
     yield quote(url, safe="")
     yield quote(url, safe=";,/?:@&=+$!~*'()#")  # encodeURI
-    yield url.replace("%", "%25")
     for safe in ("[]'()", "'()", "()", "[]", ""):  # what others escape and browsers do not
         yield quote(url, safe=f"%;,/?:@&=+$!~*#{safe}")
     yield re.sub("%..", lambda escape: escape[0].lower(), url)

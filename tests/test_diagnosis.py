@@ -14,6 +14,7 @@ import pytest
 from flask import Flask, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markupsafe import escape
 from werkzeug.test import EnvironBuilder
 
 from flask_wxjsapi._diagnosis import TEXTS, Diagnosis, diagnose
@@ -108,13 +109,20 @@ def of_a_cached_page(page: Page) -> str:
 
 
 def without_query(page: Page) -> str:
+    page.params *= page.rng.choice([1, 10])
     return page.url.partition("?")[0]
 
 
 def cut_at_ampersand(page: Page) -> str:
     """``?url=`` + location.href without encodeURIComponent."""
     page.suffix = page.rng.choice([[], ["from=timeline"]])
+    page.params *= page.rng.choice([1, 10])
     return page.url.partition("&")[0]
+
+
+def without_one(page: Page) -> str:
+    lost = page.rng.choice(page.params)
+    return page.url.replace(f"{lost}&", "").replace(f"&{lost}", "")
 
 
 def without_oauth(page: Page) -> str:
@@ -175,7 +183,10 @@ def stripped_prefix(page: Page) -> str:
 
 
 def path_only(page: Page) -> str:
-    return page.path + page.query
+    if page.rng.random() < 0.3:
+        page.params = []
+        return page.path + "?"  # request.full_path
+    return page.rng.choice(["//" + page.host, page.host, ""]) + page.path + page.query
 
 
 def with_hash(page: Page) -> str:
@@ -196,7 +207,14 @@ def flask_url(page: Page) -> str:
 
 def unquoted(page: Page) -> str:
     page.path += page.rng.choice(["%E4%B8%AD", "%7E", "a%2Fb"])
-    return unquote(page.url)
+    page.params.append("q=a+%E4%B8%AD")
+    return page.rng.choice(
+        [
+            unquote(page.url),
+            page.url.replace(page.path, unquote(page.path)),
+            page.url.replace(page.query, unquote(page.query)),
+        ]
+    )
 
 
 def plus_as_space(page: Page) -> str:
@@ -210,7 +228,8 @@ def twice(page: Page) -> str:
 
 
 def component(page: Page) -> str:
-    return quote(page.url, safe="!~*'()")
+    page.path += "/it's~"
+    return quote(page.url, safe=page.rng.choice(["!~*'()", ""]))
 
 
 def encode_uri(page: Page) -> str:
@@ -224,13 +243,28 @@ def raw_characters(page: Page) -> str:
     return page.url.replace(char, f"%{ord(char):02X}")
 
 
-def small_digits(page: Page) -> str:
+def other_digits(page: Page) -> str:
     page.path += "%E4%B8%AD"
-    return re.sub("%..", lambda found: found[0].lower(), page.url)
+    small = re.sub("%..", lambda found: found[0].lower(), page.url)
+    if page.rng.random() < 0.5:
+        return small
+    page.path = re.sub("%..", lambda found: found[0].lower(), page.path)
+    return re.sub("%..", lambda found: found[0].upper(), page.url)
+
+
+def another_space(page: Page) -> str:
+    old, new = page.rng.choice([("%20", "+"), ("+", "%20"), ("+", "%2B")])
+    page.params.append(f"q=a{old}b")
+    return page.url.replace(old, new)
 
 
 def html_escaped(page: Page) -> str:
-    return page.rng.choice([html.escape(page.url), page.url.replace("&", "&#38;")])
+    page.path += "'"
+    if page.rng.random() < 0.2:
+        page.params.append("q=1&amp;r=2")  # pasted from the source of the page
+        return html.unescape(page.url)
+    by_hand = page.url.replace("&", page.rng.choice(["&amp;", "&#38;", "\\u0026"]))
+    return page.rng.choice([html.escape(page.url), str(escape(page.url)), by_hand])
 
 
 URL_MISTAKES: dict[Callable[[Page], str], str] = {
@@ -240,6 +274,7 @@ URL_MISTAKES: dict[Callable[[Page], str], str] = {
     of_a_cached_page: "share",
     without_query: "query",
     cut_at_ampersand: "query",
+    without_one: "query",
     without_oauth: "query",
     slash: "slash",
     question_mark: "slash",
@@ -260,7 +295,8 @@ URL_MISTAKES: dict[Callable[[Page], str], str] = {
     component: "escaped",
     encode_uri: "escaped",
     raw_characters: "escaped",
-    small_digits: "escaped",
+    other_digits: "escaped",
+    another_space: "escaped",
     html_escaped: "html",
 }
 

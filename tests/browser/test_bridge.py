@@ -93,8 +93,9 @@ def said(page: Page) -> list[str]:
 
 
 def result(page: Page, call: str) -> Any:
-    """What a call of jweixin's with these ``...rest`` arguments completes with."""
-    return page.evaluate(f"new Promise(complete => {call})")
+    """What a call of jweixin's completes with; ``complete`` in it is the callback."""
+    late = "setTimeout(() => reject(Error('no answer')), 10000)"
+    return page.evaluate(f"new Promise((complete, reject) => {{ {late}; {call} }})")
 
 
 def in_order(desktop: Phone) -> bool:
