@@ -495,6 +495,7 @@ class Provider:
 
     def _attempt(self, process: _Process, flight: _Flight) -> None:
         slot = flight.slot
+        signed_with = slot.held
         if flight.overdue is not None and flight.overdue.session is not None:
             flight.overdue.session.release_lease()
         session = flight.session = StoreSession(process.store)
@@ -513,8 +514,11 @@ class Provider:
         if self._is_settled(flight, session):
             return
         mode, is_invalid = flight.mode, self._state(slot) is State.INVALID
-        if mode is Mode.VERIFY and is_invalid:
-            mode = Mode.WAIT  # there is nothing to verify
+        if mode is Mode.VERIFY:
+            if is_invalid:
+                mode = Mode.WAIT  # there is nothing to verify
+            elif slot.held is not signed_with:
+                return  # the page's next try is signed with the newer one
         if mode is not Mode.FORCE and not is_invalid and not session.is_sound(slot.kind):
             return  # no store or no lease: every process would ask, for a ticket that still does
         if mode in _LIMITS and not self._is_allowed(mode, process, session):

@@ -926,6 +926,18 @@ def test_no_verification_without_a_store_to_count_in(cluster: Cluster) -> None:
     assert cluster.calls == (1, 1)
 
 
+def test_a_page_of_an_older_ticket_costs_no_call(cluster: Cluster) -> None:
+    """Another process has renewed meanwhile: the page's next try is signed with that one."""
+    first, second = cluster.workers(2)
+    first.ticket()
+    second.ticket()
+    cluster.clock.advance(7050)
+    first.sync()
+    second.provider.verify("/")
+    assert cluster.calls[1] == 2
+    assert second.ticket() == first.ticket()
+
+
 def test_a_verification_waits_for_the_renewal_under_way(cluster: Cluster) -> None:
     """Another process is asking already: its ticket will do."""
     first, second = cluster.workers(2)

@@ -250,6 +250,8 @@ def test_nothing_is_allowed_before_config(site: Site, open_desktop: Callable[...
     desktop.page.goto(site(""))
     answer = result(desktop.page, "WeixinJSBridge.invoke('closeWindow', {}, complete)")
     assert answer == {"err_msg": "closeWindow:permission denied"}
+    order = "new Promise(done => { WeixinJSBridge.invoke('x', {}, () => done(late)); late = true })"
+    assert desktop.page.evaluate(f"late = false, {order}") is True  # answers come after invoke()
     desktop.page.evaluate("WeixinJSBridge.call('closeWindow')")
     desktop.page.evaluate("WeixinJSBridge.invoke('toString')")
     card = desktop.page.locator(CARD)
