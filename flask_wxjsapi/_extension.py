@@ -23,7 +23,7 @@ from ._client import TokenProvider, Upstream, WeChat, describe
 from ._config import Settings
 from ._credential import ACCESS_TOKEN
 from ._provider import Provider, Status
-from ._script import SHARE_APIS, check_share, config_call, tags, warning
+from ._script import SHARE_APIS, config_call, share_card, tags, warning
 from ._server import CacheServer, CacheSettings, Store, TicketServer
 from ._signature import sign
 from ._url import page_url
@@ -183,17 +183,18 @@ class WxJsApi:
 
         :param js_api_list: as for :meth:`config`.
         :param share: ``title``, ``desc``, ``link`` and ``imgUrl`` of the card a share makes, for
-            friends and for Moments; ``link`` is the page's own URL if left out.
+            friends and for Moments. ``link`` is the page's own URL if left out; a relative ``link``
+            or ``imgUrl`` is made absolute, as WeChat wants it.
         :param nonce: of the page's Content-Security-Policy.
         :param url: as for :meth:`config`.
         """
         state = self._state()
         names = list(state.settings.js_api_list) if js_api_list is None else _names(js_api_list)
         if share is not None:
-            check_share(share)
             names += [name for name in SHARE_APIS if name not in names]
         page = _page(state.settings, url)
-        body = self._body(state, page, names, None if share is None else {"link": page, **share})
+        card = None if share is None else share_card(page, share)
+        body = self._body(state, page, names, card)
         first, *spare = state.settings.jssdk_urls
         sources = [first]
         if state.settings.api_base_url == _config.SANDBOX:
@@ -231,7 +232,7 @@ class WxJsApi:
         return self._state().provider.refresh().value
 
     def status(self) -> Status:
-        """What this process knows of the ticket. Asks the store where no thread does so, and
+        """What this process knows of the ticket. Asks the store where no thread has done so, and
         never WeChat.
         """
         state = self._state()

@@ -357,10 +357,10 @@ class Provider:
     def status(self, kind: str = JSAPI_TICKET, look: bool = True) -> Status:
         """What is known of a credential, after a look at the store.
 
-        :param look: False takes it from this process's own snapshot.
+        :param look: False takes it from this process's own snapshot, if it has one.
         """
         slot = self._slot(kind)
-        if look:
+        if look or slot.held is None:
             self._fly(slot, Mode.LOOK, self._timeout)
         held, now = slot.held, self._time()
         facts: dict[str, Any] = {"state": self._state(slot).value}

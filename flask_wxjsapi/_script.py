@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urljoin
 
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 #: What sets the card for friends and the one for Moments.
 SHARE_APIS = ("updateAppMessageShareData", "updateTimelineShareData")
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SHARE_FIELDS = ("title", "desc", "link", "imgUrl")
 
 
-def check_share(share: Mapping[str, str]) -> None:
-    """Whether the fields of a share card can be right.
+def share_card(page: str, share: Mapping[str, str]) -> dict[str, str]:
+    """A share card as WeChat wants it: with a link, and with whole URLs.
 
-    :raises RuntimeError: for one that cannot, quoting it.
+    :param page: the URL of the page, which is the link where there is none.
+    :raises RuntimeError: for a field that cannot be right, quoting it.
     """
     for name, value in share.items():
         if name not in _SHARE_FIELDS:
             raise RuntimeError(f"share has no field {name!r}; it has {', '.join(_SHARE_FIELDS)}.")
         if not isinstance(value, str):
             raise RuntimeError(f"share's {name} must be a string, got {value!r}")
+    card = {"link": page, **share}
+    for name in ("link", "imgUrl"):
+        if name in card and not _ABSOLUTE.match(card[name]):
+            card[name] = urljoin(page, card[name])
+    return card
 
 
 def warning(text: str) -> Markup:
@@ -33,7 +42,7 @@ def warning(text: str) -> Markup:
 def config_call(config: Mapping[str, Any], share: Mapping[str, str] | None) -> Markup:
     """The statements that call ``wx.config`` and set the share card.
 
-    :param share: checked, with its ``link``; None for no card.
+    :param share: as :func:`share_card` made it; None for no card.
     """
     body = Markup("wx.config(%s);") % htmlsafe_json_dumps(config)
     if share is not None:

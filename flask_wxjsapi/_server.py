@@ -57,7 +57,8 @@ class TicketServer(ABC):
     def lock(self, key: str) -> Lease | None:
         """An object with ``acquire(blocking=False) -> bool`` and ``release()``, if there is one.
 
-        Without it a file on this host does, which is one more upstream call per further host.
+        Without one the cache's own lease is used: Redis's, or a file's on this host, which is one
+        more upstream call per further host.
         Its hold must end when its holder dies, at the latest some seconds after.
 
         :param key: as for :meth:`find`.

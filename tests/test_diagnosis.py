@@ -185,7 +185,7 @@ def stripped_prefix(page: Page) -> str:
 def path_only(page: Page) -> str:
     if page.rng.random() < 0.3:
         page.params = []
-        return page.path + "?"  # request.full_path
+        return page.path + page.rng.choice(["", "?"])  # request.path, request.full_path
     return page.rng.choice(["//" + page.host, page.host, ""]) + page.path + page.query
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from flask import Flask, current_app, render_template_string
@@ -649,9 +650,10 @@ def test_hostile_share(make_app: MakeApp, text: str, field: str) -> None:
     with app.app_context():
         page = Page(wxjsapi.script(share={field: text}, url=PAGE))
     assert_harmless(page)
-    assert page.argument_of("wx.updateAppMessageShareData")[field] == text
+    expected = urljoin(PAGE, text) if field in ("link", "imgUrl") else text
+    assert page.argument_of("wx.updateAppMessageShareData")[field] == expected
     if field != "desc":
-        assert page.argument_of("wx.updateTimelineShareData")[field] == text
+        assert page.argument_of("wx.updateTimelineShareData")[field] == expected
 
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if text.isprintable()])
@@ -698,6 +700,29 @@ def test_share_link_is_the_page_by_default(make_app: MakeApp) -> None:
         page = Page(wxjsapi.script(share={"title": "T"}, url=f"{PAGE}#top"))
     assert page.argument_of("wx.updateAppMessageShareData") == {"title": "T", "link": PAGE}
     assert page.argument_of("wx.updateTimelineShareData") == {"title": "T", "link": PAGE}
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("/static/i.png", "https://m.example.com/static/i.png"),
+        ("i.png", "https://m.example.com/shop/i.png"),
+        ("?a=2", "https://m.example.com/shop/item?a=2"),
+        ("//cdn.example.com/i.png", "https://cdn.example.com/i.png"),
+        ("https://cdn.example.com/i.png?", "https://cdn.example.com/i.png?"),
+        ("HTTPS://m.example.com/%7e/?", "HTTPS://m.example.com/%7e/?"),
+        ("data:image/png;base64,AA==", "data:image/png;base64,AA=="),
+        ("/中文?q=%E4%B8%AD", "https://m.example.com/中文?q=%E4%B8%AD"),
+    ],
+)
+def test_share_urls_are_made_whole(make_app: MakeApp, given: str, sent: str) -> None:
+    """``url_for("static", …)`` gives a path, and WeChat shows no picture for one."""
+    app, wxjsapi = make_app()
+    with app.app_context():
+        share = {"link": given, "imgUrl": given}
+        page = Page(wxjsapi.script(share=share, url="https://m.example.com/shop/item?a=1"))
+    assert page.argument_of("wx.updateAppMessageShareData") == {"link": sent, "imgUrl": sent}
+    assert share == {"link": given, "imgUrl": given}
 
 
 @pytest.mark.parametrize(

@@ -354,7 +354,7 @@ def test_redis_gives_up_soon_by_default(
     server = open_cache(CACHE_TYPE="RedisCache", CACHE_REDIS_PORT=valkey.port)
     options = server._client.connection_pool.connection_kwargs
     assert options["socket_timeout"] == options["socket_connect_timeout"] == 1.0
-    assert options["retry"].get_retries() == 0
+    assert options["retry"]._retries == 0
 
 
 def test_redis_options_of_the_user_win(
