@@ -27,8 +27,14 @@ lint: $(VENV)/tested
 mutants: $(VENV)/tested
 	$(BIN)/python -m tests.mutants
 
-bench docs: $(VENV)/tested
-	@echo "make $@: nothing there yet"; exit 1
+bench: $(VENV)/tested
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[bench]"
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]"
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+	@echo "docs/_build/index.html"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -212,7 +212,7 @@ class Provider:
         spawn: Callable[[str, Callable[[], None]], None] = _spawn,
         rng: random.Random | None = None,
     ) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
         self._open_store = open_store
         self._name = name
         self._digest = digest
@@ -229,6 +229,11 @@ class Provider:
         self._slots: dict[str, _Slot] = {}
         self._processes: dict[int, _Process] = {}
         self._slot(JSAPI_TICKET).wanted = True
+
+    @property
+    def store(self) -> Store:
+        """The store, as this process has it."""
+        return self._process().store
 
     # -- reading: what a view touches ----------------------------------------------------------
 
@@ -550,7 +555,7 @@ class Provider:
 
     def _chain(self, slot: _Slot) -> list[_Slot]:
         """The slot and the one it is fetched with."""
-        parent = self._upstream.parent(slot.kind)
+        parent = self.upstream.parent(slot.kind)
         return [slot] if parent is None else [slot, self._slot(parent)]
 
     def _look(self, slot: _Slot, session: StoreSession) -> bool:
@@ -593,7 +598,7 @@ class Provider:
     # -- asking WeChat, under the lease --------------------------------------------------------
 
     def _renew(self, slot: _Slot, flight: _Flight, session: StoreSession) -> None:
-        parent = self._upstream.parent(slot.kind)
+        parent = self.upstream.parent(slot.kind)
         if parent is None:
             self._fetch(slot, flight, session)
             return
@@ -659,7 +664,7 @@ class Provider:
         generation = slot.held.generation + 1 if slot.held else 0
         failure: WxJsApiError
         try:
-            credential = self._upstream.fetch(
+            credential = self.upstream.fetch(
                 slot.kind,
                 parent=parent.value if parent else None,
                 rejected=rejected.value if rejected else None,

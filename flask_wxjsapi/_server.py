@@ -107,6 +107,11 @@ class CacheServer(TicketServer):
             backend._read_client = self._client
 
     @property
+    def description(self) -> str:
+        where = f" in {self._directory}, for this host" if self._directory else ""
+        return f"{type(self._backend).__name__}{where}"
+
+    @property
     def is_private(self) -> bool:
         """Whether other processes cannot see what is kept here."""
         return type(self._backend).__name__ == "SimpleCache"
@@ -364,7 +369,7 @@ class Store:
         lease_life: float,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        self._custom_name = custom_name
+        self.custom_name = custom_name
         self.prefix = prefix
         self.lease_life = lease_life
         self.context = context
@@ -398,7 +403,7 @@ class Store:
                 "%s cannot be %s (%s). Pages go on with the ticket this process holds.",
                 name,
                 use,
-                _reason(error),
+                reason(error),
                 extra={"wxjsapi": extra},
             )
         else:
@@ -407,7 +412,7 @@ class Store:
 
     def _name(self, part: str) -> str:
         if part == "tickets":
-            return f"The ticket server {self._custom_name}"
+            return f"The ticket server {self.custom_name}"
         return f"The {part} of {self.prefix}"
 
 
@@ -531,7 +536,7 @@ class StoreSession:
         self._store.report(part, use, error)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """What a log may say of a store's failure: a text only where it cannot quote a value."""
     is_safe = isinstance(error, OSError) or any(
         base.__name__ in ("ConnectionError", "TimeoutError") for base in type(error).__mro__

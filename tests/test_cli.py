@@ -22,6 +22,7 @@ from flask import Flask
 
 from flask_wxjsapi import Credential, TicketServer, WxJsApi, sign
 from flask_wxjsapi import _cli as cli_module
+from flask_wxjsapi import _doctor as doctor_module
 from flask_wxjsapi._client import WeChat
 from flask_wxjsapi._provider import Provider
 from flask_wxjsapi._server import CacheServer, StoreSession
@@ -663,7 +664,7 @@ def test_doctor_meets_a_lease_that_is_taken(site: Site) -> None:
     """No error: somebody renews."""
     site.ticket()
     state = site.wxjsapi._state_of(site.server)
-    session = StoreSession(state.provider._process().store)
+    session = StoreSession(state.provider.store)
     assert session.take_lease()
     try:
         result = site.run("doctor")
@@ -727,7 +728,7 @@ def test_doctor_doubts_a_setting(
     app.config.update(TESTING=True, WXJSAPI_APP_ID=APP_ID, WXJSAPI_APP_SECRET=SECRET)
     app.config.update(config)
     account = WxJsApi(app)
-    findings = list(cli_module._on_settings(account._state_of(app).settings))
+    findings = list(doctor_module._on_settings(account._state_of(app).settings))
     assert [level for level, found in findings if text in found] == ["warning"]
     assert "short" not in repr(findings)
 

@@ -20,6 +20,7 @@ _ROWS = (
     "__init__ testing",
     "_extension",
     "_views _cli",
+    "_doctor",
     "_worker _config",
     "_provider",
     "_server",

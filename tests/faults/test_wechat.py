@@ -83,7 +83,7 @@ class Process:
         self.provider._clock = self.clock
         self.provider._time = self.clock.time
         self.fetches: list[str] = []
-        upstream: Any = self.provider._upstream
+        upstream: Any = self.provider.upstream
         wechat = getattr(upstream, "_upstream", upstream)  # behind an ACCESS_TOKEN_PROVIDER
         wechat._clock = self.clock.time
         self._fetch = upstream.fetch
@@ -862,7 +862,7 @@ def test_two_machines_disagree_about_the_time(
         worker = cluster.worker(clock=Offset(clock, seconds), sync_interval=20)
         upstream = ByItsClock(cluster.upstream, seconds)
         upstream.ends = ends
-        worker.provider._upstream = upstream
+        worker.provider.upstream = upstream
         workers.append(worker)
     left: list[float] = []
 
