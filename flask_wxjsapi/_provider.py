@@ -366,7 +366,7 @@ class Provider:
         """
         slot = self._slot(kind)
         if look or slot.held is None:
-            self._fly(slot, Mode.LOOK, self._timeout)
+            self._fly(slot, Mode.LOOK, self._timeout if look else min(_MOMENT, self._timeout))
         held, now = slot.held, self._time()
         facts: dict[str, Any] = {"state": self._state(slot).value}
         if held is not None:

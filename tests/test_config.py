@@ -374,7 +374,7 @@ def test_app_secret_is_required() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"ACCESS_TOKEN_PROVIDER": provider}, {"TICKET_SERVER": Server}], ids=str
+    "other", [{"ACCESS_TOKEN_PROVIDER": provider}, {"TICKET_SERVER": Server}], ids=list
 )
 def test_app_secret_is_not_needed_where_others_provide(other: Mapping[str, Any]) -> None:
     """Where another program fetches the token or the ticket its secret stays there."""
