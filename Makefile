@@ -17,7 +17,7 @@ test: lint
 # uWSGI is compiled on the way; where that fails, its tests say that they were skipped.
 test-all: lint mutants
 	-$(BIN)/python -m pip install -q --disable-pip-version-check uwsgi
-	WXJSAPI_TEST_EXAMPLES=500 $(BIN)/python -m pytest -q
+	WXJSAPI_TEST_EXAMPLES=500 WXJSAPI_TEST_ROUNDS=100 $(BIN)/python -m pytest -q
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

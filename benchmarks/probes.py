@@ -6,14 +6,13 @@ A probe prints one line of JSON. ``ask`` runs one and reads it.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,30 +65,20 @@ def fresh(sandbox: str, requests: int) -> dict[str, Any]:
     return {name: statistics.median(values) / 1000 for name, values in more.items()}
 
 
-class CountingCache:
-    """A cache backend that counts what is asked of it; Flask-Caching finds it by its path."""
-
-    calls: Counter[str] = Counter()
-
-    def __new__(cls, *_: Any, **__: Any) -> Any:
-        from cachelib import SimpleCache
-
-        class Counting(SimpleCache):
-            def __getattribute__(self, name: str) -> Any:
-                if name in ("get", "set", "add", "get_many", "set_many", "delete", "has"):
-                    cls.calls[name] += 1
-                return super().__getattribute__(name)
-
-        return Counting()
-
-    @classmethod
-    def factory(cls, app: Any, config: Any, args: Any, kwargs: Any) -> Any:
-        return cls()
+_cache_calls: Counter[str] = Counter()
 
 
 def counting_cache(app: Any, config: Any, args: Any, kwargs: Any) -> Any:
-    """What ``CACHE_TYPE`` names."""
-    return CountingCache()
+    """A cache backend that counts what is asked of it; ``CACHE_TYPE`` names it by its path."""
+    from cachelib import SimpleCache
+
+    class Counting(SimpleCache):
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("get", "set", "add", "get_many", "set_many", "delete", "has"):
+                _cache_calls[name] += 1
+            return super().__getattribute__(name)
+
+    return Counting()
 
 
 def touched(sandbox: str, seconds: float) -> dict[str, Any]:
@@ -105,29 +94,21 @@ def touched(sandbox: str, seconds: float) -> dict[str, Any]:
     app, wxjsapi = make_app(
         sandbox, CACHE_TYPE="benchmarks.probes.counting_cache", WXJSAPI_SYNC_INTERVAL=300
     )
+    from . import probes  # the module that Flask-Caching imports, which is not __main__
+
     found = {}
     with app.test_request_context("/"):
-        for name, end in (("first", 0.0), ("later", time.monotonic() + seconds)):
-            calls, reads = sum(_backend_calls().values()), 0
+        for name, at_least in (("first", 0.0), ("later", seconds)):
+            probes._cache_calls.clear()
             events.clear()
+            reads, end = 0, time.monotonic() + at_least
             while reads == 0 or time.monotonic() < end:
                 wxjsapi.config()
                 reads += 1
-            counts = dict(events)
-            found[name] = {
-                "reads": reads,
-                "events": sum(counts.values()),
-                "cache": sum(_backend_calls().values()) - calls,
-            }
+            counts = sum(events.values()), sum(probes._cache_calls.values())
+            found[name] = {"reads": reads, "events": counts[0], "cache": counts[1]}
             time.sleep(0.5)  # for a renewal to land
     return found
-
-
-def _backend_calls() -> Counter[str]:
-    # The module that Flask-Caching imported by name is another one than __main__.
-    from .probes import CountingCache as Imported
-
-    return Imported.calls
 
 
 # -- readers ---------------------------------------------------------------------------------------
@@ -162,11 +143,9 @@ def _sleep_until(at: float) -> None:
 
 
 def _in_threads(count: int, action: Callable[[], None]) -> None:
-    threads = [threading.Thread(target=action, daemon=True) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(count) as pool:
+        for future in [pool.submit(action) for _ in range(count)]:
+            future.result()
 
 
 def storm(peer: str, sandbox: str, redis: str, threads: int, warm: bool) -> dict[str, Any]:
@@ -185,6 +164,7 @@ def storm(peer: str, sandbox: str, redis: str, threads: int, warm: bool) -> dict
         waits.append((time.perf_counter() - start) * 1000)
 
     _in_threads(threads, run)
+    time.sleep(1)  # what is fetched is saved after its readers have it, and dies with the process
     return {"waits": waits, "tickets": sorted(hash_of(ticket) for ticket in tickets)}
 
 
@@ -195,9 +175,7 @@ def hash_of(ticket: str) -> str:
     return hashlib.sha256(ticket.encode()).hexdigest()[:12]
 
 
-def steady(
-    sandbox: str, redis: str, threads: int, seconds: float, pause: float
-) -> dict[str, Any]:
+def steady(sandbox: str, redis: str, threads: int, seconds: float, pause: float) -> dict[str, Any]:
     """What a read and, beside it, a call that does nothing take in ms over a while."""
     read = reader("wxjsapi", sandbox, redis)
     read()
@@ -269,11 +247,10 @@ def idle(what: str, sandbox: str, redis: str, seconds: float) -> dict[str, Any]:
         from flask import Flask
 
         Flask("bare")
-    time.sleep(min(1.0, seconds))
-    before = os.times()
+    time.sleep(min(1.0, seconds))  # the renewal has ended
+    before = time.process_time()
     time.sleep(seconds)
-    after = os.times()
-    return {"cpu": after.user + after.system - before.user - before.system}
+    return {"cpu": time.process_time() - before}
 
 
 PROBES = {probe.__name__: probe for probe in (fresh, touched, storm, steady, weight, idle)}

@@ -145,7 +145,13 @@ def as_rst(results: dict[str, Any]) -> str:
     lines = [".. Written by ``make bench``; do not edit.", "", ".. list-table::"]
     lines += ["   :header-rows: 1", "   :widths: 30 20 12 12 10 30", ""]
     for cells in (_HEAD, *map(_cells, rows_of(results))):
-        lines += [f"   {'* -' if n == 0 else '  -'} {text}".rstrip() for n, text in enumerate(cells)]
+        lines += [
+            f"   {'* -' if n == 0 else '  -'} {text}".rstrip() for n, text in enumerate(cells)
+        ]
     packages = ", ".join(f"{name} {version}" for name, version in results["packages"].items())
-    lines += ["", f"{results['python']} on {results['system']} with {results['cpus']} CPUs. {packages}.", ""]
+    lines += [
+        "",
+        f"{results['python']} on {results['system']} with {results['cpus']} CPUs. {packages}.",
+        "",
+    ]
     return "\n".join(lines)

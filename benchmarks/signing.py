@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import statistics
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 from . import micro
-from .lab import NO_REDIS, Lab, ratio
+from .lab import NO_REDIS, Lab, Times, ratio
 from .probes import ROOT, ask
 from .report import Row
 
-_BOUND = "the bare bound"
-
-Times = dict[str, list[float]]  # seconds a call takes, one value for each round
+_BOUND = "the bare bound: nonce, time, one SHA-1"
 
 
-@functools.cache
-def times(rounds: int, directory: Path, sandbox: str, redis: str) -> Times:
-    """What pyperf finds, in rounds, so that a machine that changes its pace is noticed."""
+# -- the times, which both parts share -------------------------------------------------------------
+
+
+def times(lab: Lab) -> Times:
+    """Seconds that a call takes by each way, a value for each round."""
+    if lab.times is None:
+        with lab.sandbox() as sandbox:
+            measure = _quick_times if lab.quick else _pyperf_times
+            lab.times = measure(lab, sandbox.url)
+    return lab.times
+
+
+def _pyperf_times(lab: Lab, sandbox: str) -> Times:
     import pyperf
 
-    env = os.environ | {"BENCH_SANDBOX": sandbox, "BENCH_REDIS": redis}
+    env = os.environ | {"BENCH_SANDBOX": sandbox, "BENCH_REDIS": lab.redis_url}
     options = "--quiet --processes=2 --values=3 --warmups=1 --loops=1"
     options += " --inherit-environ=BENCH_SANDBOX,BENCH_REDIS"
     found: Times = {}
-    for number in range(rounds):
-        path = directory / f"micro-{number}.json"
+    for number in range(7):
+        path = lab.directory / f"micro-{number}.json"
         command = [sys.executable, "-m", "benchmarks.micro", *options.split(), "-o", str(path)]
         subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
         for benchmark in pyperf.BenchmarkSuite.load(str(path)):
@@ -38,22 +45,96 @@ def times(rounds: int, directory: Path, sandbox: str, redis: str) -> Times:
     return found
 
 
-def quick_times(sandbox: str, redis: str) -> Times:
+def _quick_times(lab: Lab, sandbox: str) -> Times:
     """A hundredth of the calls, all in this process and without pyperf."""
     return {
         name: [micro.timed(1, make, calls // 100 + 1) / (calls // 100 + 1)]
-        for name, (calls, make) in micro.ways(sandbox, redis).items()
+        for name, (calls, make) in micro.ways(sandbox, lab.redis_url).items()
     }
 
 
-_kept: dict[Path, Times] = {}  # the two parts share one measurement
+def _microseconds(values: list[float]) -> str:
+    return f"{statistics.median(values) * 1e6:.3g} µs"
 
 
-def _times(lab: Lab) -> Times:
-    if lab.directory not in _kept:
-        with lab.sandbox() as sandbox:
-            if lab.quick:
-                _kept[lab.directory] = quick_times(sandbox.url, lab.redis_url)
-            else:
-                _kept[lab.directory] = times(7, lab.directory, sandbox.url, lab.redis_url)
-    return _kept[lab.directory]
+# -- sign() and config() against the bound ---------------------------------------------------------
+
+_AGAINST_BOUND = (
+    ("sign", "sign() with a nonce and the time", 1.25),
+    ("config_url", "config(url=…)", 1.5),
+    ("config_request", "config() in a request, which finds out its URL", 2.0),
+)
+_WHY = {
+    "config_url": "The rest is the dict, its two lists, finding the app and one look at the clock.",
+    "config_request": "Beside that it takes the request's raw path and checks its Host.",
+}
+
+
+def sign_part(lab: Lab) -> list[Row]:
+    """The signature, a config, a fresh request, and what they touch."""
+    found = times(lab)
+    bound = found["bound"]
+    rows = []
+    for name, what, goal in _AGAINST_BOUND:
+        note = f"{_microseconds(found[name])} against {_microseconds(bound)}."
+        value = ratio(found[name], bound)
+        why = _WHY.get(name, "")
+        rows.append(Row("sign", name, what, value, "x", _BOUND, goal, note=note, why=why))
+    with lab.sandbox() as sandbox:
+        more = ask("fresh", sandbox=sandbox.url, requests=lab.pick(3000, 200))
+        seen = ask("touched", sandbox=sandbox.url, seconds=lab.pick(25, 2) / 10)
+    return [*rows, _fresh_row(more), *_touched_rows(seen)]
+
+
+def _fresh_row(more: dict[str, float]) -> Row:
+    note = (
+        f"config() takes {more['config']:.3g} µs more the first time; the bound takes "
+        f"{more['bound']:.3g} µs more there, since the processor's caches are cold."
+    )
+    what = "The first config() of a request with a Host never seen before: extra time"
+    value = more["config"] - more["bound"]
+    return Row(
+        "sign", "fresh", what, value, "µs", "a later call, less the bound's own", 5, note=note
+    )
+
+
+def _touched_rows(seen: dict[str, dict[str, int]]) -> list[Row]:
+    first, later = seen["first"], seen["later"]
+    rows = []
+    for key, what in (("events", "Audit events (files, sockets, …)"), ("cache", "Cache calls")):
+        what = f"{what} of {later['reads']} calls of config()"
+        baseline = "the very first call, which fetches"
+        note = f"The very first call made {first[key]}."
+        rows.append(Row("sign", f"touched_{key}", what, later[key], "", baseline, 0, note=note))
+    return rows
+
+
+# -- against other libraries -----------------------------------------------------------------------
+
+_PEERS = (
+    ("wechatpy_memory", "wechatpy, ticket in memory", 4.0),
+    ("wechatpy_redis", "wechatpy, ticket on Redis", 80.0),
+    ("pywe_memory", "pywe-jssdk, ticket in memory", None),
+    ("pywe_redis", "pywe-jssdk, ticket on Redis", None),
+    ("redis_read", "one bare read of Redis", None),
+)
+
+
+def peers_part(lab: Lab) -> list[Row]:
+    """How many times faster a config from the cached ticket is than elsewhere."""
+    found = times(lab)
+    return [_peer_row(found, *peer) for peer in _PEERS]
+
+
+def _peer_row(found: Times, name: str, label: str, goal: float | None) -> Row:
+    what = f"config(url=…): times faster than {label}"
+    row = Row("peers", name, what, None, "x", "the same dict by it", goal, at_least=True)
+    if name not in found:
+        package = "pywe_jssdk" if name.startswith("pywe") else name.partition("_")[0]
+        is_there = importlib.util.find_spec(package)
+        return replace(row, why=NO_REDIS if is_there else f"{package} is not installed")
+    note = (
+        f"{_microseconds(found[name])}: {ratio(found[name], found['bound']):.3g} times the bound."
+    )
+    why = "It has the same distance to the bound as config(url=…) above."
+    return replace(row, value=ratio(found[name], found["config_url"]), note=note, why=why)

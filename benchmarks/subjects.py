@@ -43,9 +43,7 @@ def bound() -> str:
 
 def signed() -> str:
     """The same through ``sign()``."""
-    return sign(
-        ticket=TICKET, noncestr=secrets.token_hex(8), timestamp=int(time.time()), url=URL
-    )
+    return sign(ticket=TICKET, noncestr=secrets.token_hex(8), timestamp=int(time.time()), url=URL)
 
 
 # -- Flask-WxJsApi ---------------------------------------------------------------------------------

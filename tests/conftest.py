@@ -15,6 +15,7 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import WxJsApi
+from flask_wxjsapi import sandbox as sandbox_module
 from flask_wxjsapi.sandbox import Sandbox
 
 
@@ -143,6 +144,14 @@ def valkey(_valkey_session: Valkey) -> Valkey:
     with _valkey_session.client() as client:
         client.flushall()
     return _valkey_session
+
+
+@pytest.fixture(autouse=True)
+def _no_embedded_sandbox_stays() -> Iterator[None]:
+    """It is one for the whole process, and two tests may give an account two secrets."""
+    yield
+    while sandbox_module._embedded:
+        sandbox_module._embedded.popitem()[1].close()
 
 
 @pytest.fixture

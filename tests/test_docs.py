@@ -18,7 +18,6 @@ import importlib.util
 import io
 import json
 import logging
-import os
 import re
 import shlex
 import shutil
@@ -171,13 +170,11 @@ def world(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     pytester: pytest.Pytester,  # first, since it changes the directory
-) -> Iterator[World]:
+) -> World:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield World(wechat, tmp_path, monkeypatch, page)
-    if own := sandbox._embedded.pop(os.getpid(), None):
-        own.close()
+    return World(wechat, tmp_path, monkeypatch, page)
 
 
 # -- how Python blocks are treated -----------------------------------------------------------------
@@ -472,6 +469,8 @@ def starts_the_thread_under_gunicorn(block: Block, world: World) -> None:
     before = set(threading.enumerate())
     namespace["post_worker_init"](types.SimpleNamespace(wsgi=app))
     started = {thread.name for thread in set(threading.enumerate()) - before}
+    with app.app_context():
+        assert wxjsapi.ticket  # and so nothing is under way when the next block counts
     wxjsapi.close(app)
     assert "wxjsapi-default" in started
 
@@ -961,7 +960,8 @@ def _run_tests(world: World, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(textwrap.dedent(prelude) + "\n" + world.test)
     pytester.chdir()
     world.monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # which takes seconds
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    imported = "ignore::pytest.PytestAssertRewriteWarning"  # the plugin, by this suite
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-W", imported)
     outcomes = result.parseoutcomes()
     assert outcomes.get("passed"), outcomes
     assert outcomes.keys() <= {"passed", "skipped"}

@@ -60,6 +60,7 @@ def test_64_cold_readers_in_4_processes_cost_one_call(
         assert sandbox.calls["stable_token"] == 1 or is_custom
 
 
+@pytest.mark.slow
 def test_half_a_minute_of_load_over_short_lived_tickets(valkey: Valkey, tmp_path: Path) -> None:
     """--preload, 3 workers, tickets of 10 s renewed 5 s early, WeChat slow, 30 s of load.
 

@@ -66,7 +66,7 @@ def modules() -> Path:
     return MODULES
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     binary = shutil.which("chromium")
     if binary is None:

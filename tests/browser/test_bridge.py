@@ -12,6 +12,7 @@ from playwright.sync_api import Page
 
 from flask_wxjsapi.sandbox import Sandbox
 
+from ..conftest import wait_until
 from .conftest import ANDROID, IPHONE, Phone
 
 pytestmark = pytest.mark.browser
@@ -89,7 +90,8 @@ def open_desktop(open_phone: Callable[..., Phone]) -> Callable[..., Phone]:
 def said(page: Page) -> list[str]:
     """What jweixin told the page. It fires wx.ready last and in any case."""
     done = "() => window.said && said.includes('ready') && said"
-    return list(page.wait_for_function(done, polling=10).json_value())
+    # Asked from here: a page's policy may forbid what waits inside it.
+    return list(wait_until(lambda: page.evaluate(done), what="jweixin is ready"))
 
 
 def result(page: Page, call: str) -> Any:
@@ -137,6 +139,7 @@ def test_a_wrong_signature(site: Site, open_desktop: Callable[..., Phone]) -> No
     assert in_order(desktop)
 
 
+@pytest.mark.slow
 def test_a_config_without_values(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """An object that is no config is a failure and not an exception."""
     desktop = open_desktop()
@@ -145,6 +148,7 @@ def test_a_config_without_values(site: Site, open_desktop: Callable[..., Phone])
     assert in_order(desktop)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "compared", "other"),
     [("ios", "landing", "current"), ("android", "current", "landing")],
@@ -167,6 +171,7 @@ def test_a_single_page_application(
     desktop.page.wait_for_selector(f"{CARD}[data-errmsg='config:invalid signature']")
 
 
+@pytest.mark.slow
 def test_the_landing_url_is_behind_a_redirect(
     make_app: Callable[..., Any], site: Site, open_desktop: Callable[..., Phone], serve: Any
 ) -> None:
@@ -181,6 +186,7 @@ def test_the_landing_url_is_behind_a_redirect(
     assert said(desktop.page) == ["ready"]
 
 
+@pytest.mark.slow
 def test_a_page_elsewhere(site: Site, open_desktop: Callable[..., Phone], sandbox: Sandbox) -> None:
     """A domain that the account does not list is refused with the text of its own."""
     sandbox.add_account("wx-narrow", "secret", domains=["shop.example"])
@@ -203,6 +209,7 @@ def test_the_sandbox_is_gone(
     assert in_order(desktop)
 
 
+@pytest.mark.slow
 def test_the_last_verdict_counts(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """Each wx.config is judged anew, and takes back what the one before had allowed."""
     desktop = open_desktop()
@@ -244,6 +251,7 @@ def test_permissions(site: Site, open_desktop: Callable[..., Phone]) -> None:
     assert in_order(desktop)
 
 
+@pytest.mark.slow
 def test_nothing_is_allowed_before_config(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """A page that calls the bridge itself is no better off."""
     desktop = open_desktop()
@@ -259,6 +267,7 @@ def test_nothing_is_allowed_before_config(site: Site, open_desktop: Callable[...
     assert "wx.config not called yet" in card.get_by_role("status").inner_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_check_js_api(site: Site, open_desktop: Callable[..., Phone], mode: str) -> None:
     """jweixin wants a string from Android and an object from an iPhone."""
@@ -318,6 +327,7 @@ WRONG = (
 )
 
 
+@pytest.mark.slow
 def test_warnings(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """The card says what WeChat would not take, and follows and loads no such address."""
     desktop = open_desktop()
@@ -361,6 +371,7 @@ def test_a_hostile_card(site: Site, open_desktop: Callable[..., Phone]) -> None:
     assert in_order(desktop)
 
 
+@pytest.mark.slow
 def test_the_old_way_to_share(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """A button of the card asks the page for its card, as the phone's menu does."""
     desktop = open_desktop()
@@ -379,6 +390,7 @@ def test_the_old_way_to_share(site: Site, open_desktop: Callable[..., Phone]) ->
     assert in_order(desktop)
 
 
+@pytest.mark.slow
 def test_the_mode_is_switched_in_the_card(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """The page is loaded again as the other phone, which the tab remembers."""
     desktop = open_desktop()
@@ -394,6 +406,7 @@ def test_the_mode_is_switched_in_the_card(site: Site, open_desktop: Callable[...
     assert button.get_attribute("aria-pressed") == "true"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("agent", "mode"), [(ANDROID, "Android"), (IPHONE, "iOS")])
 def test_a_phone_stays_what_it_is(
     site: Site, open_phone: Callable[..., Phone], agent: str, mode: str
@@ -426,6 +439,7 @@ def test_jweixin_cannot_be_loaded(site: Site, open_desktop: Callable[..., Phone]
     assert desktop.page.locator(CARD).get_attribute("data-errmsg") is None
 
 
+@pytest.mark.slow
 def test_jweixin_comes_late(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """A script that is added after the page was loaded may fail as well, or come from a spare."""
     desktop = open_desktop()
@@ -467,6 +481,7 @@ def test_a_strict_policy(site: Site, open_desktop: Callable[..., Phone], sandbox
     assert in_order(desktop)
 
 
+@pytest.mark.slow
 def test_a_policy_without_the_sandbox(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """The console says which directive to look at."""
     headers = {"Content-Security-Policy": "default-src 'none'; script-src 'nonce-n'"}
@@ -476,6 +491,7 @@ def test_a_policy_without_the_sandbox(site: Site, open_desktop: Callable[..., Ph
     assert any("allow connect-src http://127" in line for line in desktop.console)
 
 
+@pytest.mark.slow
 def test_a_page_without_storage(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """A page that may store nothing works, and stays an Android phone."""
     desktop = open_desktop()
@@ -486,6 +502,7 @@ def test_a_page_without_storage(site: Site, open_desktop: Callable[..., Phone]) 
     assert in_order(desktop)
 
 
+@pytest.mark.slow
 def test_it_may_be_included_twice(
     site: Site, open_desktop: Callable[..., Phone], sandbox: Sandbox
 ) -> None:
@@ -500,6 +517,7 @@ def test_it_may_be_included_twice(
     assert in_order(desktop)
 
 
+@pytest.mark.slow
 def test_in_a_module(site: Site, open_desktop: Callable[..., Phone], sandbox: Sandbox) -> None:
     """A module is strict, runs late and has no currentScript."""
     desktop = open_desktop()
@@ -517,6 +535,7 @@ def test_in_a_module(site: Site, open_desktop: Callable[..., Phone], sandbox: Sa
     assert in_order(desktop)
 
 
+@pytest.mark.slow
 def test_the_event_of_a_ready_bridge(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """WeixinJSBridgeReady comes once, also to a page that listens late in its body."""
     desktop = open_desktop()

@@ -146,6 +146,7 @@ def test_a_wrong_guess_heals_and_is_remembered(site: Site, open_phone: OpenPhone
     assert phone.errors == []
 
 
+@pytest.mark.slow
 def test_a_client_that_comes_late_knows_the_landing_page(site: Site, open_phone: OpenPhone) -> None:
     """Loaded after the router has moved on, as a lazy import is."""
     phone = open_phone(IPHONE)
@@ -197,6 +198,7 @@ class ForeignServer(TicketServer):
         self.credential = credential
 
 
+@pytest.mark.slow
 def test_a_foreign_ticket_heals_and_is_reported(
     make_site: Callable[..., Site],
     open_phone: OpenPhone,
@@ -230,6 +232,7 @@ def test_what_does_not_heal_is_asked_for_twice_and_verified_once(
     assert sum("The ticket is the one" in line for line in warnings(caplog)) == 1
 
 
+@pytest.mark.slow
 def test_another_refusal_is_not_retried(
     make_site: Callable[..., Site], open_phone: OpenPhone
 ) -> None:
@@ -272,6 +275,7 @@ def test_no_ticket_rejects_with_the_servers_words(
     assert phone.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
@@ -302,6 +306,7 @@ def test_the_spare_host_of_jweixin(site: Site, open_phone: OpenPhone) -> None:
     assert attempt(phone) == "config:ok"
 
 
+@pytest.mark.slow
 def test_no_jweixin_anywhere(site: Site, open_phone: OpenPhone) -> None:
     """The error names the last host."""
     phone = open_phone()
@@ -311,6 +316,7 @@ def test_no_jweixin_anywhere(site: Site, open_phone: OpenPhone) -> None:
     assert phone.blocked == ["res.wx.qq.com", "res2.wx.qq.com"]
 
 
+@pytest.mark.slow
 def test_an_amd_loader_takes_jweixin_away(
     make_site: Callable[..., Site], open_phone: OpenPhone
 ) -> None:
@@ -348,6 +354,7 @@ def test_the_share_card(site: Site, open_phone: OpenPhone) -> None:
         assert args["imgUrl"] == site.url + "/i.png"
 
 
+@pytest.mark.slow
 def test_the_servers_lists_are_the_default(site: Site, open_phone: OpenPhone) -> None:
     """And a page's own list goes before them."""
     phone = open_phone()
@@ -361,6 +368,7 @@ def test_the_servers_lists_are_the_default(site: Site, open_phone: OpenPhone) ->
     assert phone.page.evaluate(check, "chooseImage") is True
 
 
+@pytest.mark.slow
 def test_a_list_of_the_page_is_not_changed(site: Site, open_phone: OpenPhone) -> None:
     """jweixin writes its own names into the list it gets."""
     phone = open_phone()
@@ -376,6 +384,7 @@ def test_a_list_of_the_page_is_not_changed(site: Site, open_phone: OpenPhone) ->
     assert names == ["previewImage"]
 
 
+@pytest.mark.slow
 def test_handlers_of_the_page_stay_its_own(site: Site, open_phone: OpenPhone) -> None:
     """Its wx.error hears of a failure, the retry goes on behind it."""
     phone = open_phone()
@@ -405,6 +414,7 @@ def test_calls_at_the_same_time_take_turns(site: Site, open_phone: OpenPhone) ->
     assert "concat" in outcomes[1]
 
 
+@pytest.mark.slow
 def test_a_bridge_that_comes_late(make_site: Callable[..., Site], open_phone: OpenPhone) -> None:
     """WeChat may put its bridge in after the page's scripts have run."""
     site = make_site(
@@ -426,6 +436,7 @@ def test_a_bridge_that_comes_late(make_site: Callable[..., Site], open_phone: Op
     assert outcome == "config:ok"
 
 
+@pytest.mark.slow
 def test_a_bridge_that_cannot_be_listened_to(
     make_site: Callable[..., Site], open_phone: OpenPhone
 ) -> None:
@@ -472,6 +483,7 @@ SCRIPT = """<!doctype html><meta charset="utf-8">
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("html", [MODULE, SCRIPT], ids=["module", "script"])
 @pytest.mark.parametrize("is_allowed", [True, False])
 def test_a_page_on_another_host(
@@ -530,6 +542,7 @@ USES = {
 }
 
 
+@pytest.mark.slow
 def test_the_types(modules: Path, tmp_path: Path) -> None:
     """TypeScript accepts what works and refuses what does not."""
     source = Path(__file__).parents[2] / "flask_wxjsapi" / "client.d.ts"

@@ -44,6 +44,7 @@ def test_a_desktop_browser_shows_config_ok_and_the_card(
     assert not desktop.errors
 
 
+@pytest.mark.slow
 def test_another_address_is_judged_by_the_sandbox(
     demo: Demo, open_phone: Callable[..., Phone]
 ) -> None:
@@ -71,6 +72,7 @@ def test_without_the_internet(demo: Demo, open_phone: Callable[..., Phone]) -> N
     assert not desktop.errors
 
 
+@pytest.mark.slow
 def test_a_page_without_a_ticket(open_phone: Callable[..., Phone], tmp_path: Path) -> None:
     """There is nothing to judge, and the page says that too."""
     demo = Demo(tmp_path, FLASK_WXJSAPI_BACKGROUND_REFRESH="false").started()
@@ -84,6 +86,7 @@ def test_a_page_without_a_ticket(open_phone: Callable[..., Phone], tmp_path: Pat
         demo.stop()
 
 
+@pytest.mark.slow
 def test_a_real_account_in_an_ordinary_browser(
     open_phone: Callable[..., Phone], tmp_path: Path, sandbox: Sandbox
 ) -> None:

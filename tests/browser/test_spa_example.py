@@ -16,8 +16,20 @@ pytestmark = pytest.mark.browser
 CDN = r"https://cdn\.jsdelivr\.net/npm/{name}@[\d.]+/dist/{file}"
 
 
-@pytest.mark.parametrize("kind", ["plain", "vue"])
-@pytest.mark.parametrize("user_agent", [ANDROID, IPHONE, None], ids=["android", "ios", "desktop"])
+@pytest.mark.parametrize(
+    ("kind", "user_agent"),
+    [
+        pytest.param(kind, agent, id=f"{kind}-{name}", marks=[] if is_fast else pytest.mark.slow)
+        for kind, name, agent, is_fast in [
+            ("plain", "desktop", None, True),
+            ("vue", "ios", IPHONE, True),
+            ("plain", "ios", IPHONE, False),
+            ("plain", "android", ANDROID, False),
+            ("vue", "android", ANDROID, False),
+            ("vue", "desktop", None, False),
+        ]
+    ],
+)
 def test_every_route_is_signed(
     serve: Callable[..., str],
     open_phone: Callable[..., Phone],

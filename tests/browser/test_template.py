@@ -43,7 +43,7 @@ PAGE = """<!doctype html><meta charset="utf-8"><title>page</title>
 </script>
 {{ wx_script(names, share=share, nonce="n0nce") }}
 <script nonce="n0nce">
-  wx.ready(() => { window.isReady = true; });
+  wx.ready(() => { window.isReady = true; document.documentElement.dataset.ready = ""; });
   wx.error((answer) => { window.refusal = answer.errMsg; });
 </script>
 """
@@ -79,26 +79,26 @@ def site(
 
 def opened(phone: Phone, url: str) -> Any:
     phone.page.goto(url)
-    phone.page.wait_for_function("window.isReady")
+    phone.page.locator("html[data-ready]").wait_for(state="attached")  # no policy is against it
     return phone.page.evaluate("() => ({ booms, refusal: window.refusal, seen })")
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_executes_nothing(
-    site: Site, open_phone: Callable[..., Phone], text: str
-) -> None:
+def test_hostile_text_executes_nothing(site: Site, open_phone: Callable[..., Phone]) -> None:
     """In the list, in every field of the card and in the address; and it arrives as it was."""
-    site.names = [text, "scanQRCode"]
-    site.share = {"title": text, "desc": text, "link": text, "imgUrl": text}
     phone = open_phone()
-    found = opened(phone, f"{site.url}/{text}?q={text}#{text}")
-    assert (found["booms"], found["refusal"], phone.errors) == (0, None, [])
-    args, answer = found["seen"]["preVerifyJSAPI"]
-    assert args["verifyJsApiList"][:2] == [text, "scanQRCode"]
-    assert answer["errMsg"] == "config:ok"
-    phone.page.wait_for_function("seen.updateAppMessageShareData && seen.updateTimelineShareData")
-    card = phone.page.evaluate("() => seen.updateAppMessageShareData[0]")
-    assert [card["title"], card["desc"]] == [text] * 2
+    for text in HOSTILE:
+        site.names = [text, "scanQRCode"]
+        site.share = {"title": text, "desc": text, "link": text, "imgUrl": text}
+        found = opened(phone, f"{site.url}/{text}?q={text}#{text}")
+        assert (found["booms"], found["refusal"], phone.errors) == (0, None, [])
+        args, answer = found["seen"]["preVerifyJSAPI"]
+        assert args["verifyJsApiList"][:2] == [text, "scanQRCode"]
+        assert answer["errMsg"] == "config:ok"
+        phone.page.wait_for_function(
+            "seen.updateAppMessageShareData && seen.updateTimelineShareData"
+        )
+        card = phone.page.evaluate("() => seen.updateAppMessageShareData[0]")
+        assert [card["title"], card["desc"]] == [text] * 2
 
 
 def test_a_strict_policy_is_met_by_the_nonce(
