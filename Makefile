@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	@TTL=$(TTL) PORT=$(PORT) $(BIN)/python examples/quickstart
 
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 # uWSGI is compiled on the way; where that fails, its tests say that they were skipped.
 test-all: lint mutants
@@ -37,7 +37,7 @@ docs: $(VENV)/installed
 	@echo "docs/_build/index.html"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .tox docs/_build tests/browser/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,4 +46,5 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 $(VENV)/tested: $(VENV)/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[test]"
+	-cd tests/browser && npm install --silent --no-audit --no-fund --no-package-lock
 	@touch $@
