@@ -6,6 +6,7 @@ A probe prints one line of JSON. ``ask`` runs one and reads it.
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -256,4 +257,5 @@ def idle(what: str, sandbox: str, redis: str, seconds: float) -> dict[str, Any]:
 PROBES = {probe.__name__: probe for probe in (fresh, touched, storm, steady, weight, idle)}
 
 if __name__ == "__main__":
+    logging.getLogger("flask_wxjsapi").setLevel(logging.ERROR)  # faults are part of the plan
     print(json.dumps(PROBES[sys.argv[1]](**json.loads(sys.argv[2]))), flush=True)

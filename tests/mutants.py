@@ -262,6 +262,62 @@ MUTANTS = [
         "            pass",
         "tests/test_server.py",
     ),
+    Mutant(
+        "pages may verify as often as they like",
+        "_provider",
+        'Mode.VERIFY: _Limit("verify", ((1, 600), (24, 86400)))',
+        'Mode.VERIFY: _Limit("verify", ((10**6, 600),))',
+        "tests/test_provider.py::test_pages_cost_one_call_in_ten_minutes_for_the_whole_cluster",
+    ),
+    Mutant(
+        "no daily limit for pages",
+        "_provider",
+        "((1, 600), (24, 86400))",
+        "((1, 600),)",
+        "tests/test_provider.py::test_pages_cost_24_calls_a_day",
+    ),
+    Mutant(
+        "pages pass over the back-off",
+        "_provider",
+        "        if flight.mode is Mode.FORCE:\n            return False",
+        "        if flight.mode >= Mode.VERIFY:\n            return False",
+        "tests/test_provider.py::test_a_rejected_signature_does_not_pass_over_the_back_off",
+    ),
+    Mutant(
+        "pages of any host are signed",
+        "_url",
+        "    if not is_host_of(page[1].lower(), page[2], hosts):",
+        "    if False:",
+        "tests/test_views.py::test_anything_else_is_refused_with_a_reason",
+    ),
+    Mutant(
+        "a domain's name at the end is enough",
+        "_url",
+        'f".{host}".endswith(entry)',
+        "host.endswith(entry[1:])",
+        "tests/test_views.py::test_page_hosts",
+    ),
+    Mutant(
+        "the port does not count",
+        "_url",
+        '    host = host.lower().removesuffix(_DEFAULT_PORT.get(scheme, ""))\n    return any(',
+        '    host = host.lower().partition(":")[0]\n    return any(',
+        "tests/test_views.py",
+    ),
+    Mutant(
+        "the query of a page is logged",
+        "_views",
+        're.split("[?#]", url, maxsplit=1)[0]',
+        "url",
+        "tests/test_views.py::test_a_rejected_signature_is_verified_once",
+    ),
+    Mutant(
+        "the nonce is missing on the spare script",
+        "_script",
+        '        run(Markup("window.wx||document.write',
+        '        Markup("<script>%s</script>") % (Markup("window.wx||document.write',
+        "tests/test_extension.py::test_nonce_stands_on_both_tags",
+    ),
 ]
 
 
