@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import time
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from os import urandom
+from time import time as now
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from urllib.parse import urlsplit
 
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from .sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
+
+# The objects behind Flask's proxies, without the way through the proxy: see docs/performance.rst.
+_the_app = current_app._get_current_object  # type: ignore[attr-defined]
+_the_request = request._get_current_object  # type: ignore[attr-defined]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _STATES = "wxjsapi.states"  # the key of app.extensions
@@ -162,8 +166,8 @@ class WxJsApi:
         state = self._state()
         settings = state.settings
         page = _page(settings, url)
-        names = list(settings.js_api_list) if js_api_list is None else _names(js_api_list)
-        tags = list(settings.open_tag_list) if open_tag_list is None else _names(open_tag_list)
+        names = [*settings.js_api_list] if js_api_list is None else _names(js_api_list)
+        tags = [*settings.open_tag_list] if open_tag_list is None else _names(open_tag_list)
         debug = settings.debug if debug is None else debug
         # Last: nothing that may raise comes after a ticket is in a local variable.
         return _signed(settings.app_id, state.provider.get().value, page, names, tags, debug)
@@ -251,22 +255,26 @@ class WxJsApi:
 
     def _state(self) -> _State:
         try:
-            app = current_app._get_current_object()  # type: ignore[attr-defined]  # LocalProxy
+            return _the_app().extensions[_STATES][self]  # type: ignore[no-any-return]
+        except KeyError:
+            raise self._not_registered() from None
         except RuntimeError:
             raise RuntimeError(
                 "WxJsApi was used outside an application context: use it in a view or template, "
                 "or inside 'with app.app_context():'."
             ) from None
-        return self._state_of(app)
 
     def _state_of(self, app: Flask) -> _State:
         try:
             return app.extensions[_STATES][self]  # type: ignore[no-any-return]
         except KeyError:
-            raise RuntimeError(
-                f"This WxJsApi (name={self.name!r}) is not registered with the current app: call "
-                "wxjsapi.init_app(app) where the app is made."
-            ) from None
+            raise self._not_registered() from None
+
+    def _not_registered(self) -> RuntimeError:
+        return RuntimeError(
+            f"This WxJsApi (name={self.name!r}) is not registered with the current app: call "
+            "wxjsapi.init_app(app) where the app is made."
+        )
 
 
 # -- wiring ----------------------------------------------------------------------------------------
@@ -364,8 +372,7 @@ def _sandbox() -> Sandbox:
 def _signed(
     app_id: str, ticket: str, page: str, names: list[str], tags: list[str], debug: bool
 ) -> WxConfig:
-    noncestr = os.urandom(8).hex()  # as secrets.token_hex(8), in two thirds of its time
-    timestamp = int(time.time())
+    noncestr, timestamp = urandom(8).hex(), int(now())  # as secrets.token_hex(8), in less time
     return {
         "debug": debug,
         "appId": app_id,
@@ -384,7 +391,7 @@ def _page(settings: Settings, url: str | None) -> str:
             return url.partition("#")[0] if "#" in url else url
         raise RuntimeError(f"url must be the page's whole URL, with its scheme, got {url!r}")
     try:
-        environ = request._get_current_object().environ  # type: ignore[attr-defined]  # LocalProxy
+        environ = _the_request().environ
     except RuntimeError:
         raise RuntimeError("Outside a request there is no page to sign: pass url=.") from None
     return page_url(environ, settings.public_origin)

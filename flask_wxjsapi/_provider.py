@@ -34,6 +34,7 @@ TOKEN_REJECTED = frozenset({40001, 40014, 42001})
 
 _CHECK = 1.0  # seconds a process trusts its snapshot before it looks at PID and thread again
 _GRACE = 5.0  # seconds beyond its deadline after which a flight hangs; as long as a lease lives
+_SAVING = 0.2  # seconds that a cold reader lets the ticket be saved, once it has it
 _MOMENT = 1.0  # seconds a failure answers for the readers that come after it
 
 
@@ -244,11 +245,13 @@ class Provider:
         :param timeout: seconds to wait at most; by default the refresh timeout.
         :raises TicketUnavailable: when none can be had; the cause says why.
         """
-        slot = self._slots.get(kind) or self._slot(kind)
-        window = slot.window
+        try:
+            window = self._slots[kind].window
+        except KeyError:
+            window = _CLOSED
         if window.start <= self._time() < window.end:
             return window.credential
-        return self._get(slot, self._timeout if timeout is None else timeout)
+        return self._get(self._slot(kind), self._timeout if timeout is None else timeout)
 
     def _get(self, slot: _Slot, timeout: float) -> Credential:
         slot.wanted = True
@@ -289,6 +292,10 @@ class Provider:
         if self._failed_lately(slot):
             raise self._unavailable(slot, slot.failure)
         flight = self._fly(slot, Mode.WAIT, timeout)
+        if flight is not None:
+            # A script that ends after its first read would take the unsaved ticket with it, and
+            # leave the lease to its life. A store that answers is done in a moment.
+            flight.done.wait(min(_SAVING, timeout))
         if self._state(slot) is State.INVALID:
             late = TransportError("The renewal did not end in time.")
             raise self._unavailable(slot, flight.error if flight else late)

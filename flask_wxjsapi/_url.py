@@ -32,7 +32,10 @@ def page_url(environ: WSGIEnvironment, public_origin: str | None = None) -> str:
         the request's own.
     :raises werkzeug.exceptions.SecurityError: (a 400) for a Host header that is not a host.
     """
-    return (public_origin or _origin(environ)) + _raw_path(environ)
+    origin = public_origin or _origin(
+        environ["wsgi.url_scheme"], environ.get("HTTP_HOST") or _server(environ)
+    )
+    return origin + _raw_path(environ)
 
 
 def check_page(url: str, hosts: Collection[str]) -> None:
@@ -66,18 +69,15 @@ def is_host_of(scheme: str, host: str, hosts: Collection[str]) -> bool:
     )
 
 
-def _origin(environ: WSGIEnvironment) -> str:
-    scheme = environ["wsgi.url_scheme"]
-    host = environ.get("HTTP_HOST")
-    if not host:
-        name = environ["SERVER_NAME"]
-        host = f"[{name}]" if ":" in name else name
-        host += f":{environ['SERVER_PORT']}"
-    return _origin_of(scheme, host)
+def _server(environ: WSGIEnvironment) -> str:
+    """The host of a request that names none."""
+    name = environ["SERVER_NAME"]
+    host = f"[{name}]" if ":" in name else name
+    return f"{host}:{environ['SERVER_PORT']}"
 
 
 @lru_cache(64)
-def _origin_of(scheme: str, host: str) -> str:
+def _origin(scheme: str, host: str) -> str:
     if not _HOST.fullmatch(host):
         raise SecurityError(f"The Host header {host!r} is not a host name.")
     # A browser never shows the default port, but a proxy may add it to the header.
@@ -92,10 +92,13 @@ def _raw_path(environ: WSGIEnvironment) -> str:
         raw = _ORIGIN.sub("", raw, count=1) if _ORIGIN.match(raw) else _rebuilt(environ)
         if not raw.startswith("/"):
             raw = "/" + raw
-    raw = raw.partition("#")[0]
+    if "#" in raw:
+        raw = raw.partition("#")[0]
     if not raw.isascii():
         raw = raw.encode("latin-1", "replace").decode("utf-8", "replace")
-    return _missing_prefix(environ, raw.partition("?")[0]) + raw
+    if environ.get("SCRIPT_NAME"):
+        return _missing_prefix(environ, raw.partition("?")[0]) + raw
+    return raw
 
 
 def _missing_prefix(environ: WSGIEnvironment, path: str) -> str:

@@ -414,6 +414,18 @@ def test_verify_without_any_ticket(site: Site, sandbox: Sandbox) -> None:
     assert run(app, "verify", PAGE, *pasted(config), "--ticket", ticket).exit_code == 0
 
 
+def test_verify_with_a_ticket_of_its_own_while_wechat_is_away(
+    site: Site, sandbox: Sandbox
+) -> None:
+    """A cache that could have the ticket has none: the one that is given will do."""
+    sandbox.fail("-1", times=None)
+    signature = sign(ticket="pasted", noncestr="n", timestamp=1, url=PAGE)
+    args = ["--nonce", "n", "--timestamp", "1", "--signature", signature, "--ticket", "pasted"]
+    result = site.run("verify", PAGE, *args)
+    assert result.exit_code == 0
+    assert re.search("^Cause +valid$", result.stdout, re.M)
+
+
 def test_verify_with_a_simple_cache_warns(lone: Site) -> None:
     """The ticket tried is the command's own."""
     result = lone.run("verify", PAGE, *pasted(config_of(lone)))
@@ -527,6 +539,37 @@ def test_doctor_when_the_quota_is_not_told(site: Site, sandbox: Sandbox) -> None
     assert any("quota" in one for one in lines_of(result, "warning"))
 
 
+def test_doctor_is_told_the_quota_in_another_form(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that nobody has seen yet is a warning, not a traceback."""
+    monkeypatch.setattr(WeChat, "ask", lambda *_: {"errcode": 0, "quota": {"daily_limit": "many"}})
+    result = site.run("doctor")
+    assert result.exit_code == 0
+    assert any("an answer of another form" in one for one in lines_of(result, "warning"))
+
+
+def test_doctor_holds_a_token_that_wechat_refuses(site: Site, sandbox: Sandbox) -> None:
+    """It says so with the table's advice, and asks for nothing more with that token."""
+    sandbox.fail("40001", times=None, path="get_api_domain_ip")
+    result = site.run("doctor")
+    assert result.exit_code == 1
+    (error,) = lines_of(result, "error")
+    assert "The token is not accepted" in error
+    assert "40001" in error
+    assert "quota" not in result.stdout
+
+
+def test_doctor_gets_no_ticket(site: Site, sandbox: Sandbox) -> None:
+    """AppID and secret are right, but the account may not have tickets."""
+    sandbox.fail("48001", times=None, path="getticket")
+    result = site.run("doctor")
+    assert result.exit_code == 1
+    (error,) = lines_of(result, "error")
+    assert "No ticket:" in error
+    assert REACTIONS[48001].advice in error
+
+
 def test_doctor_reaches_nobody(
     make_app: Callable[..., tuple[Flask, WxJsApi]], tmp_path: Path
 ) -> None:
@@ -590,6 +633,15 @@ def test_doctor_finds_a_cache_that_is_down(
     assert result.exit_code == 1
     assert any("The cache does not work" in one for one in lines_of(result, "error"))
     assert "hunter2" not in result.output
+
+
+def test_doctor_finds_a_cache_that_forgets(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes what is written and does not give it back keeps no ticket."""
+    monkeypatch.setattr(CacheServer, "read", lambda *_: None)
+    result = site.run("doctor")
+    assert result.exit_code == 1
+    (error,) = [one for one in lines_of(result, "error") if "cache" in one]
+    assert "did not give back what was written" in error
 
 
 def test_doctor_tries_the_lease_of_redis(
@@ -710,6 +762,18 @@ def test_doctor_compares_clocks(site: Site, monkeypatch: pytest.MonkeyPatch, off
     assert len(found) == (off > 0)
 
 
+@pytest.mark.parametrize("header", ["", "yesterday", "Mon, 99 Foo 2026 00:00:00 GMT"])
+def test_doctor_compares_no_clock_with_an_unreadable_date(
+    site: Site, monkeypatch: pytest.MonkeyPatch, header: str
+) -> None:
+    """A gateway's answer without a date says nothing about this host's clock."""
+    monkeypatch.setattr(WeChat, "date", lambda *_: header)
+    result = site.run("doctor")
+    assert result.exit_code == 0
+    assert "clock" not in result.stdout
+    assert any("host is reached" in one for one in lines_of(result, "ok"))
+
+
 @pytest.mark.parametrize(
     ("config", "text"),
     [
@@ -731,6 +795,15 @@ def test_doctor_doubts_a_setting(
     findings = list(doctor_module._on_settings(account._state_of(app).settings))
     assert [level for level, found in findings if text in found] == ["warning"]
     assert "short" not in repr(findings)
+
+
+def test_doctor_names_the_origin_that_pages_are_signed_with() -> None:
+    """So that a person can compare it with the address bar."""
+    app = Flask("tests")
+    app.config.update(TESTING=True, WXJSAPI_APP_ID=APP_ID, WXJSAPI_APP_SECRET=SECRET)
+    app.config["WXJSAPI_PUBLIC_ORIGIN"] = "https://shop.example"
+    findings = list(doctor_module._on_settings(WxJsApi(app)._state_of(app).settings))
+    assert ("ok", "Pages are signed with https://shop.example.") in findings
 
 
 def test_doctor_tells_of_the_back_off(site: Site, sandbox: Sandbox) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,6 +41,31 @@ def test_second_process_takes_the_stored_ticket(cluster: Cluster) -> None:
     first, second = cluster.workers(2)
     assert first.ticket() == second.ticket()
     assert cluster.calls == (1, 1)
+
+
+def test_a_cold_reader_lets_the_ticket_be_saved(cluster: Cluster) -> None:
+    """A script that ends right after its first read leaves the ticket and a free lease behind."""
+    read = threading.Event()
+    save = cluster.cache.save
+
+    def save_late(key: str, credential: Credential) -> None:
+        assert not read.wait(0.05), "the reader was gone before the ticket was saved"
+        save(key, credential)
+
+    cluster.cache.save = save_late  # type: ignore[method-assign]
+    threads: list[threading.Thread] = []
+
+    def spawn(name: str, target: Callable[[], None]) -> None:
+        threads.append(threading.Thread(target=target))
+        threads[-1].start()
+
+    worker = cluster.worker(spawn=spawn)
+    worker.ticket()
+    read.set()
+    assert cluster.stored() is not None
+    assert cluster.lease[0] is None
+    for thread in threads:
+        thread.join()
 
 
 def test_read_of_a_valid_ticket_touches_no_store(cluster: Cluster) -> None:
@@ -463,6 +489,22 @@ def test_a_back_off_written_before_the_clock_went_back_does_not_block(cluster: C
     assert worker.ticket()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [{"errcode": "x"}, {"errmsg": None, "since": "x"}, {"delay": None}, {"failures": 1e400}],
+)
+def test_a_damaged_back_off_holds_nobody_up(cluster: Cluster, damage: dict[str, Any]) -> None:
+    """A process that cannot read the cluster's back-off asks WeChat."""
+    cluster.upstream.faults[ACCESS_TOKEN] = [says(40164)]
+    with pytest.raises(TicketUnavailable):
+        cluster.worker().ticket()
+    key = f"{PREFIX}backoff.{ACCESS_TOKEN}"
+    note = cluster.cache.read(key)
+    assert note is not None
+    cluster.cache.write(key, note | damage, 900)
+    assert cluster.worker().ticket() == "jsapi_ticket-1"
+
+
 def test_a_failure_is_logged_once_with_advice(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -790,6 +832,15 @@ def test_refresh_raises_the_real_error_and_then_rests(cluster: Cluster) -> None:
     assert cluster.calls == (1, 0)
 
 
+def test_refresh_waits_no_longer_than_a_renewal_may_take(cluster: Cluster) -> None:
+    """A refresh() whose renewal does not end says so, and when to come back."""
+    worker = cluster.worker(spawn=lambda name, target: None, refresh_timeout=0)
+    with pytest.raises(TicketUnavailable) as caught:
+        worker.provider.refresh()
+    assert caught.value.description == "The renewal did not end in time."
+    assert caught.value.retry_after == 1
+
+
 # -- a page says that its signature is invalid -----------------------------------------------------
 
 
@@ -1035,6 +1086,42 @@ def test_a_reader_shares_the_failure_of_the_threads_attempt(
     assert outcomes == [str(DOWN)]
     assert not boarded.is_set()
     assert flight.done.is_set()
+
+
+class _MeetAtTheLock:
+    """A lock that the first two threads to want it reach together."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self._arrivals = itertools.count()
+        self._barrier = threading.Barrier(2)
+
+    def __enter__(self) -> None:
+        if next(self._arrivals) < 2:
+            self._barrier.wait(30)
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_of_two_callers_at_the_same_moment_one_waits(
+    cluster: Cluster, release: threading.Event
+) -> None:
+    """Without the thread both find the ticket STALE and nobody at it; one of them renews it."""
+    worker = _real(cluster)
+    worker.has_thread = False
+    worker.ticket()
+    cluster.clock.advance(7001)
+    hangs = _hang_at(cluster, JSAPI_TICKET, release)
+    worker.provider._process().lock = _MeetAtTheLock(threading.Lock())
+    seen: queue.Queue[str] = queue.Queue()
+    _threads(2, lambda: seen.put(worker.provider.get(timeout=30).value))
+    assert hangs.wait(30)
+    assert seen.get(timeout=15) == "jsapi_ticket-1"  # while the renewal is under way
+    release.set()
+    assert seen.get(timeout=15) == "jsapi_ticket-2"
+    assert cluster.calls == (2, 2)
 
 
 def test_a_reader_stops_waiting_at_its_own_limit(

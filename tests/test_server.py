@@ -27,7 +27,14 @@ from flask_caching.backends.base import BaseCache
 
 from flask_wxjsapi import WxJsApi
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
-from flask_wxjsapi._lease import FileLease, Lease, LocalLease, RedisLease, private_directory
+from flask_wxjsapi._lease import (
+    FileLease,
+    Lease,
+    LocalLease,
+    RedisLease,
+    host_directory,
+    private_directory,
+)
 from flask_wxjsapi._server import (
     CACHELIB_SKIPS,
     CacheServer,
@@ -368,6 +375,22 @@ def test_redis_options_of_the_user_win(
     assert (options["socket_timeout"], options["socket_connect_timeout"]) == (3, 1.0)
 
 
+def test_sentinel_gives_up_as_soon() -> None:
+    """A sentinel that hangs holds a call up no longer than the Redis it watches."""
+    options = CacheSettings(
+        {"CACHE_TYPE": "RedisSentinelCache", "CACHE_REDIS_SENTINELS": [("127.0.0.1", 1)]}, {}
+    )._config["CACHE_OPTIONS"]
+    for use in ("socket_timeout", "socket_connect_timeout"):
+        assert options[use] == options[f"sentinel_{use}"] == 1.0
+
+
+def test_redis_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis-py is an extra, and whoever forgot it is told its name."""
+    monkeypatch.setitem(sys.modules, "redis.backoff", None)
+    with pytest.raises(RuntimeError, match=r"pip install \"Flask-WxJsApi\[redis\]\""):
+        CacheSettings({"CACHE_TYPE": "RedisCache"}, {})
+
+
 def test_sentinel_reads_what_was_just_written() -> None:
     """A backend with a replica to read from is made to read from where it writes."""
 
@@ -550,6 +573,16 @@ def test_directory_of_another_user_is_refused(
     monkeypatch.setattr("flask_wxjsapi._lease.os.getuid", lambda: os.stat("/").st_uid + 4711)
     with pytest.raises(PermissionError, match="belongs to another user: remove it"):
         private_directory(tmp_path / "theirs")
+
+
+def test_directory_where_there_are_no_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_temporary_directory: Path
+) -> None:
+    """A system without user ids, as Windows, has its directories all the same."""
+    monkeypatch.delattr("flask_wxjsapi._lease.os.getuid", raising=False)
+    assert private_directory(tmp_path / "a" / "b").is_dir()
+    assert host_directory() == own_temporary_directory / "flask-wxjsapi-user"
+    assert host_directory().is_dir()
 
 
 def test_directory_that_was_removed_is_made_again(
@@ -873,6 +906,15 @@ def test_redis_lease_that_ran_out_frees_nobody_else(valkey: Valkey) -> None:
         assert next_one.acquire()
         late.release()
         assert not third.acquire()
+
+
+def test_redis_lease_without_an_end_gets_one(valkey: Valkey) -> None:
+    """One that somebody made persistent would keep everybody out for ever."""
+    with valkey.client() as client:
+        assert RedisLease(client, "lease", 15).acquire()
+        client.persist("lease")
+        assert not RedisLease(client, "lease", 15).acquire()
+        assert 10_000 < client.pttl("lease") <= 15_000
 
 
 def test_redis_lease_has_a_life(valkey: Valkey) -> None:
@@ -1439,6 +1481,21 @@ def test_lock_that_fails_on_release_raises_nothing(
     (line,) = logged(caplog)
     assert "RuntimeError" in line
     assert "s3cret" not in line
+
+
+def test_lock_that_fails_in_an_outage_is_no_second_line(
+    custom_store: Store, tickets: Tickets, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database that went down in mid-renewal takes its lock along, and is logged once."""
+    tickets.own_lock = lock = OwnLock(error=OSError("gone"))
+    session = StoreSession(custom_store)
+    assert session.take_lease()
+    tickets.error = OSError("gone")
+    assert session.find(JSAPI_TICKET) is None
+    session.release_lease()
+    assert lock.released == 1
+    (line,) = logged(caplog)
+    assert "cannot be read" in line
 
 
 def test_server_without_lock_shares_one_on_this_host(

@@ -125,6 +125,24 @@ def test_many_callers_start_one_thread(provider: FakeProvider) -> None:
     worker.stop()
 
 
+def test_a_caller_who_comes_second_uses_the_thread_of_the_first(provider: FakeProvider) -> None:
+    """Somebody else starts the thread between the look for one and the start."""
+    answers: list[bool] = []
+
+    def another_caller_is_faster() -> bool:
+        if not answers:
+            answers.append(True)
+            answers.append(worker.ensure())
+        return True
+
+    provider.delay = 60
+    worker = Worker(provider, provider, "second", another_caller_is_faster)  # type: ignore[arg-type]
+    answers.append(worker.ensure())
+    assert answers == [True, True, True]
+    assert len(_threads("wxjsapi-second")) == 1
+    worker.stop()
+
+
 def test_switched_off_there_is_none(provider: FakeProvider) -> None:
     """BACKGROUND_REFRESH = False: no thread."""
     worker = Worker(provider, provider, "off", lambda: False)  # type: ignore[arg-type]
