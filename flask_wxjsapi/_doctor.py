@@ -146,7 +146,7 @@ def _second_process(provider: Provider) -> str:
     return answers.get(child.exitcode, "unknown")
 
 
-def _want_lease(provider: Provider) -> None:
+def _want_lease(provider: Provider) -> None:  # pragma: no cover - runs in a forked child
     session = StoreSession(provider.store)
     is_free = session.take_lease()
     code = 0 if not is_free else 3 if session.is_sound(ACCESS_TOKEN) else 4

@@ -261,7 +261,7 @@ class Provider:
         if self._state(slot) is State.INVALID:
             self._wait_for(slot, timeout)
         held, now = slot.held, self._time()
-        if held is None:  # INVALID, and _wait_for has raised
+        if held is None:  # pragma: no cover - INVALID, and _wait_for has raised
             raise self._unavailable(slot, None)
         state = held.state(now, self._ahead)
         if state is State.FRESH:
@@ -491,7 +491,7 @@ class Provider:
             error = raised.with_traceback(None)
         finally:
             flight.error = error
-            if flight.session is not None:
+            if flight.session is not None:  # pragma: no branch - the attempt begins with it
                 flight.session.release_lease()
             self._land(process, flight)
 
@@ -585,7 +585,7 @@ class Provider:
     def _restore(self, lost: list[_Slot], session: StoreSession) -> None:
         """Give a store that lost its records what this process holds. Under the lease."""
         for slot in lost:
-            if slot.held is not None:
+            if slot.held is not None:  # pragma: no branch - only what is held can be lost
                 session.save(slot.kind, slot.held)
 
     def _is_allowed(self, mode: Mode, process: _Process, session: StoreSession) -> bool:

@@ -414,9 +414,7 @@ def test_verify_without_any_ticket(site: Site, sandbox: Sandbox) -> None:
     assert run(app, "verify", PAGE, *pasted(config), "--ticket", ticket).exit_code == 0
 
 
-def test_verify_with_a_ticket_of_its_own_while_wechat_is_away(
-    site: Site, sandbox: Sandbox
-) -> None:
+def test_verify_with_a_ticket_of_its_own_while_wechat_is_away(site: Site, sandbox: Sandbox) -> None:
     """A cache that could have the ticket has none: the one that is given will do."""
     sandbox.fail("-1", times=None)
     signature = sign(ticket="pasted", noncestr="n", timestamp=1, url=PAGE)
@@ -770,7 +768,7 @@ def test_doctor_compares_no_clock_with_an_unreadable_date(
     monkeypatch.setattr(WeChat, "date", lambda *_: header)
     result = site.run("doctor")
     assert result.exit_code == 0
-    assert "clock" not in result.stdout
+    assert lines_of(result, "warning") == []
     assert any("host is reached" in one for one in lines_of(result, "ok"))
 
 
