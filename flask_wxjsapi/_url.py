@@ -42,7 +42,8 @@ def check_page(url: str, hosts: Collection[str]) -> None:
     """Whether a URL may be signed for whoever asks.
 
     :param url: what a page says its URL is.
-    :param hosts: the hosts whose pages are signed, as :func:`is_host_of` takes them.
+    :param hosts: the hosts whose pages are signed, with their ports; one that starts with a dot
+        stands for itself and all hosts below it.
     :raises ValueError: it may not; the text says why and quotes nothing of it but the host.
     """
     if not url:
@@ -57,13 +58,19 @@ def check_page(url: str, hosts: Collection[str]) -> None:
     # A browser turns backslashes into slashes, so it has none before the query.
     if page is None or "\\" in re.split("[?#]", url, maxsplit=1)[0]:
         raise ValueError("url must be a page's whole address, http(s)://host/…")
-    if not is_host_of(page[1].lower(), page[2], hosts):
+    if not _is_host_of(page, hosts):
         raise ValueError(f"Pages of {page[2]} are not signed here: see WXJSAPI_PAGE_HOSTS.")
 
 
-def is_host_of(scheme: str, host: str, hosts: Collection[str]) -> bool:
-    """Whether a host, with its port, is one of ``hosts`` or below one that starts with a dot."""
-    host = host.lower().removesuffix(_DEFAULT_PORT.get(scheme, ""))
+def is_origin_of(origin: str, hosts: Collection[str]) -> bool:
+    """Whether an Origin header names one of the hosts whose pages are signed."""
+    page = _PAGE.fullmatch(origin)
+    return page is not None and _is_host_of(page, hosts)
+
+
+def _is_host_of(page: re.Match[str], hosts: Collection[str]) -> bool:
+    scheme, host = page[1].lower(), page[2].lower()
+    host = host.removesuffix(_DEFAULT_PORT[scheme])
     return any(
         host == entry or (entry.startswith(".") and f".{host}".endswith(entry)) for entry in hosts
     )

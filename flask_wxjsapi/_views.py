@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from ._config import SANDBOX, Settings
-from ._url import check_page, is_host_of
+from ._url import check_page, is_origin_of
 from .errors import TicketUnavailable
 
 _CLIENT_LIFE = 3600  # seconds a browser keeps client.js; then it asks whether there is another
@@ -32,8 +32,7 @@ def blueprint(settings: Settings) -> Blueprint:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.vary.add("Origin")
         origin = request.headers.get("Origin", "")
-        parts = urlsplit(origin)
-        if is_host_of(parts.scheme, parts.netloc, _hosts(settings)):
+        if is_origin_of(origin, _hosts(settings)):
             response.access_control_allow_origin = origin
             response.headers["Access-Control-Expose-Headers"] = "Retry-After"
         return response

@@ -547,7 +547,7 @@ def test_doctor_is_told_the_quota_in_another_form(
     assert any("an answer of another form" in one for one in lines_of(result, "warning"))
 
 
-def test_doctor_holds_a_token_that_wechat_refuses(site: Site, sandbox: Sandbox) -> None:
+def test_doctor_has_a_token_that_wechat_refuses(site: Site, sandbox: Sandbox) -> None:
     """It says so with the table's advice, and asks for nothing more with that token."""
     sandbox.fail("40001", times=None, path="get_api_domain_ip")
     result = site.run("doctor")
@@ -555,7 +555,7 @@ def test_doctor_holds_a_token_that_wechat_refuses(site: Site, sandbox: Sandbox) 
     (error,) = lines_of(result, "error")
     assert "The token is not accepted" in error
     assert "40001" in error
-    assert "quota" not in result.stdout
+    assert "ticket calls" not in result.stdout
 
 
 def test_doctor_gets_no_ticket(site: Site, sandbox: Sandbox) -> None:

@@ -1139,27 +1139,40 @@ def test_a_reader_who_joined_an_attempt_without_the_lease_starts_a_waiting_one(
 ) -> None:
     """The thread's attempt gave up on the lease; the reader gets the ticket all the same."""
     worker = _real(cluster)
-    slot = worker.provider._slot(JSAPI_TICKET)
-    process = worker.provider._process()
+    process, slot = worker.provider._process(), worker.provider._slot(JSAPI_TICKET)
     cluster.lease = (FakeLease(cluster, 15), cluster.clock.now + 15)  # another process has it
+    asked = threading.Event()
+    give = cluster.cache.lease
+
+    def give_later(key: str, life: float) -> FakeLease:
+        asked.set()
+        release.wait(30)
+        return give(key, life)
+
+    cluster.cache.lease = give_later  # type: ignore[method-assign]
     weak, _ = worker.provider._board(process, slot, Mode.TRY)
-    assert weak.done.wait(30)
-    assert weak.lost_lease
-    with process.lock:  # as if it had not landed yet
-        process.flights[JSAPI_TICKET] = weak
+    assert asked.wait(30)
+    has_joined, modes = threading.Event(), []
+    board = worker.provider._board
+
+    def note(*args: Any) -> Any:
+        if modes:
+            cluster.lease = (None, 0.0)  # the other process is done
+        flight, is_new = board(*args)
+        modes.append(flight.mode)
+        has_joined.set()
+        return flight, is_new
+
+    worker.provider._board = note
     outcomes: list[str] = []
-    reader = threading.Thread(target=lambda: outcomes.append(worker.ticket()), daemon=True)
-
-    def land(seconds: float) -> None:
-        cluster.clock.advance(seconds)
-
-    with process.lock:
-        del process.flights[JSAPI_TICKET]
-    worker.provider._clock = _Sleeper(cluster.clock, land)
-    cluster.lease = (None, 0.0)
-    reader.start()
+    (reader,) = _threads(1, lambda: outcomes.append(worker.ticket()))
+    assert has_joined.wait(30)
+    release.set()
     reader.join(30)
     assert outcomes == ["jsapi_ticket-1"]
+    assert weak.lost_lease
+    assert modes == [Mode.TRY, Mode.WAIT]
+    assert cluster.calls == (1, 1)
 
 
 def _hang_at(cluster: Cluster, kind: str, release: threading.Event) -> threading.Event:

@@ -239,7 +239,11 @@ def test_cors_for_pages_that_are_signed(make_app: MakeApp, origin: str) -> None:
         "",
         "https://m.shop.test.evil.test",
         "https://m.shop.test:1",
+        "https://m.shop.test/",
+        "https://user@m.shop.test",
         "x",
+        "http://[",
+        "http://[::1",
     ],
 )
 def test_no_cors_for_others(make_app: MakeApp, origin: str) -> None:
