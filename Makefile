@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PORT ?= 5000
 TTL ?= 7200
 
-.PHONY: demo test test-all lint mutants bench docs clean
+.PHONY: demo test test-all lint coverage mutants bench docs clean
 
 demo: $(VENV)/installed
 	@TTL=$(TTL) PORT=$(PORT) $(BIN)/python examples/quickstart
@@ -24,6 +24,12 @@ lint: $(VENV)/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+coverage: $(VENV)/tested
+	$(BIN)/python -m pip install -q --disable-pip-version-check "coverage>=7.2"
+	$(BIN)/python -m coverage run -m pytest -q --ignore tests/faults -m "not slow and not processes and not browser"
+	$(BIN)/python -m coverage report
+	$(BIN)/python -m coverage json -q -o - | $(BIN)/python -m tests.coverage_goals
+
 mutants: $(VENV)/tested
 	$(BIN)/python -m tests.mutants
 
@@ -38,7 +44,7 @@ docs: $(VENV)/installed
 	@echo "docs/_build/index.html"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .tox docs/_build tests/browser/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .coverage build dist *.egg-info .tox docs/_build tests/browser/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flask.testing  # noqa: F401 - before a test loses the right to read where it lies
 import pytest
 from flask import Flask
 from flask_caching import Cache
