@@ -484,15 +484,15 @@ class Provider:
 
     def _attempt_safely(self, process: _Process, flight: _Flight) -> None:
         error: WxJsApiError | None = None
+        session = flight.session = StoreSession(process.store)
         try:
-            self._attempt(process, flight)
+            self._attempt(process, flight, session)
         except WxJsApiError as raised:
             # Without the traceback: its frames hold what was being fetched.
             error = raised.with_traceback(None)
         finally:
             flight.error = error
-            if flight.session is not None:  # pragma: no branch - the attempt begins with it
-                flight.session.release_lease()
+            session.release_lease()
             self._land(process, flight)
 
     def _land(self, process: _Process, flight: _Flight) -> None:
@@ -505,12 +505,11 @@ class Provider:
         flight.ready.set()
         flight.done.set()
 
-    def _attempt(self, process: _Process, flight: _Flight) -> None:
+    def _attempt(self, process: _Process, flight: _Flight, session: StoreSession) -> None:
         slot = flight.slot
         signed_with = slot.held
         if flight.overdue is not None and flight.overdue.session is not None:
             flight.overdue.session.release_lease()
-        session = flight.session = StoreSession(process.store)
         if self._is_settled(flight, session):
             return
         while not session.take_lease():

@@ -61,8 +61,8 @@ MUTANTS = [
     Mutant(
         "lease never released",
         "_provider",
-        "                flight.session.release_lease()\n            self._land",
-        "                pass\n            self._land",
+        "            session.release_lease()\n            self._land",
+        "            self._land",
         "tests/test_provider.py::test_the_lease_is_free_after_a_renewal",
     ),
     Mutant(
