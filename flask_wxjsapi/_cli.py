@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -33,6 +34,9 @@ _COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
 def commands(context: click.Context, account: str | None) -> None:
     """WeChat's jsapi_ticket: look at it, renew it, sign, find faults."""
     context.meta[_ACCOUNT] = account
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a Windows pipe has no Chinese
+            stream.reconfigure(errors="replace")
     if os.environ.get("NO_COLOR"):
         context.color = False
 

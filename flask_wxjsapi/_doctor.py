@@ -162,7 +162,7 @@ def _on_host(state: _State) -> Generator[Finding, None, bool]:
     except WxJsApiError as error:
         yield "error", f"{error} Look at DNS, proxy, firewall and certificates of this host."
         return False
-    yield "ok", "WeChat's host is reached."
+    yield "ok", "Something answers at WeChat's address."
     try:
         skew = time.time() - parsedate_to_datetime(header).timestamp()
     except ValueError:

@@ -112,9 +112,16 @@ class WxJsApi:
                 f'{_config.key_prefix(self.name)}API_BASE_URL = "sandbox" is for development: it '
                 "needs debug or testing mode, set before init_app(). (flask run --debug does.)"
             )
+        states: dict[WxJsApi, _State] = app.extensions.setdefault(_STATES, {})
+        for other in states.values():
+            if settings.url_prefix is not None and other.settings.url_prefix == settings.url_prefix:
+                raise RuntimeError(
+                    f"{_config.key_prefix(self.name)}URL_PREFIX is {settings.url_prefix!r}, which "
+                    f"the account {other.settings.name!r} has already: give each its own."
+                )
         state = _build(app, settings)
         # With the app, and not here, so that neither keeps the other: an app is found by one dict.
-        app.extensions.setdefault(_STATES, {})[self] = state
+        states[self] = state
         registered[self.name] = self
 
         def keep_warm() -> None:

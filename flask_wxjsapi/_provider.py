@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from ._backoff import BackOff, by_retry_at
 from ._client import Upstream, describe
-from ._credential import JSAPI_TICKET, Credential, State
+from ._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential, State
 from ._server import Store, StoreSession
 from .errors import TicketUnavailable, TransportError, WxJsApiError
 
@@ -35,6 +35,8 @@ TOKEN_REJECTED = frozenset({40001, 40014, 42001})
 _CHECK = 1.0  # seconds a process trusts its snapshot before it looks at PID and thread again
 _GRACE = 5.0  # seconds beyond its deadline after which a flight hangs; as long as a lease lives
 _SAVING = 0.2  # seconds that a cold reader lets the ticket be saved, once it has it
+_VERIFY_PAUSE = 60.0  # seconds between two looks into complaints of pages, per process
+_VERIFY_WAIT = 2.0  # seconds that the page which complained waits for the verdict
 _MOMENT = 1.0  # seconds a failure answers for the readers that come after it
 
 
@@ -45,7 +47,8 @@ _SAME_TICKET = (
 )
 _OTHER_TICKET = (
     "WeChat names another ticket by now, and the pages are signed with that one. If it happens "
-    "again, another service asks for tickets of this account: let both share one."
+    "again, another service asks for tickets of this account (let both share one), or WeChat "
+    "gives this account a new one with every call."
 )
 _UNVERIFIED = "Whether the ticket is the right one could not be found out; see the line before."
 
@@ -175,6 +178,7 @@ class _Process:
         self.lock = threading.Lock()  # held for a few assignments, never across I/O
         self.flights: dict[str, _Flight] = {}
         self.store = store
+        self.verified_at = -math.inf
         self.times: dict[Mode, list[float]] = {mode: [] for mode in _LIMITS}
 
 
@@ -342,8 +346,18 @@ class Provider:
 
         :param page: what the log calls it.
         """
-        if _LIMITS[Mode.VERIFY].allows(self._process().times[Mode.VERIFY], self._time()):
-            self._fly(self._slot(kind), Mode.VERIFY, self._timeout, page)
+        process, slot, now = self._process(), self._slot(kind), self._time()
+        if self._state(slot) is State.INVALID:
+            return  # nothing to verify: who reads it renews it
+        with process.lock:
+            if not _LIMITS[Mode.VERIFY].allows(process.times[Mode.VERIFY], now):
+                return
+            # Whatever becomes of it, one page a minute waits: the lease may be stuck, the store
+            # down, and neither leaves a time behind.
+            if 0 <= now - process.verified_at < _VERIFY_PAUSE:
+                return
+            process.verified_at = now
+        self._fly(slot, Mode.VERIFY, min(self._timeout, _VERIFY_WAIT), page)
 
     def sync(self) -> float:
         """Look at the store and renew what is due; for the background thread.
@@ -513,7 +527,8 @@ class Provider:
         if self._is_settled(flight, session):
             return
         while not session.take_lease():
-            if flight.mode is Mode.TRY:
+            is_kept = self._state(slot) is not State.INVALID
+            if flight.mode is Mode.TRY or (flight.mode is Mode.VERIFY and is_kept):
                 flight.lost_lease = True
                 return
             if self._clock.monotonic() >= flight.deadline:
@@ -598,6 +613,8 @@ class Provider:
         if is_allowed:
             known.append(now)
             session.put_note(limit.note, {"times": known}, limit.longest)
+            if mode is Mode.VERIFY and not session.answers(ACCESS_TOKEN):
+                is_allowed = False  # nobody else would know that it was asked
         process.times[mode] = known
         return is_allowed
 

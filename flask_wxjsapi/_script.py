@@ -30,7 +30,10 @@ def share_card(page: str, share: Mapping[str, str]) -> dict[str, str]:
     card = {"link": page, **share}
     for name in ("link", "imgUrl"):
         if name in card and not _ABSOLUTE.match(card[name]):
-            card[name] = urljoin(page, card[name])
+            try:
+                card[name] = urljoin(page, card[name])
+            except ValueError:
+                pass  # no URL at all, such as "//[": left as it is; the phone passes over it
     return card
 
 

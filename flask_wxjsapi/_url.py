@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _HOST = re.compile(r"[A-Za-z0-9._\-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?", re.ASCII)
-_PAGE = re.compile(rf"(https?)://({_HOST.pattern})(?=[/?#]|$)", re.ASCII | re.IGNORECASE)
+_PAGE = re.compile(rf"(https?)://({_HOST.pattern})(?=[/?#]|$)", re.ASCII)
 _LONGEST = 4096  # bytes of a page's URL
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*")
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
@@ -69,7 +69,7 @@ def is_origin_of(origin: str, hosts: Collection[str]) -> bool:
 
 
 def _is_host_of(page: re.Match[str], hosts: Collection[str]) -> bool:
-    scheme, host = page[1].lower(), page[2].lower()
+    scheme, host = page[1], page[2].lower()
     host = host.removesuffix(_DEFAULT_PORT[scheme])
     return any(
         host == entry or (entry.startswith(".") and f".{host}".endswith(entry)) for entry in hosts

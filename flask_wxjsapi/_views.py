@@ -101,8 +101,11 @@ def _client(settings: Settings, form: str) -> Response:
         text = text.replace("document.currentScript.src", "import.meta.url")
         text += "export const config = window.wxjsapi.config;\n"
     response = Response(text, content_type=f"{_CLIENT_TYPES[form]}; charset=utf-8")
-    response.cache_control.public = True
-    response.cache_control.max_age = _CLIENT_LIFE
+    if settings.api_base_url == SANDBOX:
+        response.cache_control.no_cache = True  # the sandbox's port changes with every restart
+    else:
+        response.cache_control.public = True
+        response.cache_control.max_age = _CLIENT_LIFE
     response.add_etag()
     response.make_conditional(request)
     return response

@@ -8,7 +8,7 @@
 (function (script, jssdk) {
   "use strict";
 
-  const PATIENCE = 10000; // milliseconds for WeChat to answer
+  const PATIENCE = 10000; // milliseconds for the server, jweixin's host and WeChat to answer
   const SILENCE = 2000; // milliseconds after which no complaint is a yes, see verdict()
   const SHARE = ["updateAppMessageShareData", "updateTimelineShareData"];
   const navigation = performance.getEntriesByType && performance.getEntriesByType("navigation")[0];
@@ -37,11 +37,16 @@
     const bridge = await findBridge();
     const urls = { landing: landing, current: withoutHash(location.href) };
     if (options.page) kind = options.page;
-    let errMsg = await verdict(wx, bridge, settingsFor(options, await sign(urls[kind], false)));
+    const attempt = async (which, isRejected) =>
+      verdict(wx, bridge, settingsFor(options, await sign(urls[which], isRejected)));
+    let errMsg = await attempt(kind, false);
     if (/invalid signature/.test(errMsg)) {
       const other = kind === "landing" ? "current" : "landing";
-      errMsg = await verdict(wx, bridge, settingsFor(options, await sign(urls[other], true)));
+      errMsg = await attempt(other, true);
       if (errMsg === "config:ok" && urls[other] !== urls[kind]) kind = other;
+      // The server may have another ticket by now, which the first address was not signed with.
+      else if (/invalid signature/.test(errMsg) && urls[other] !== urls[kind])
+        errMsg = await attempt(kind, false);
     }
     if (errMsg !== "config:ok")
       throw Object.assign(new Error("WeChat refused wx.config: " + errMsg), { errMsg: errMsg });
@@ -51,8 +56,10 @@
 
   async function sign(url, isRejected) {
     const query = "?url=" + encodeURIComponent(url) + (isRejected ? "&rejected=1" : "");
-    const response = await fetch(new URL("config", script) + query, { cache: "no-store" });
-    const answer = await response.json().catch(() => ({}));
+    const asked = fetch(new URL("config", script) + query, { cache: "no-store" }).then((response) =>
+      response.json().then((answer) => [response, answer], () => [response, {}]),
+    );
+    const [response, answer] = await inTime((resolve, reject) => asked.then(resolve, reject));
     if (response.ok && answer.signature) return answer;
     throw new Error(answer.error || "No signature: HTTP " + response.status + ".");
   }
@@ -67,7 +74,7 @@
 
   function loadJweixin() {
     const load = (url) =>
-      new Promise((resolve, reject) => {
+      inTime((resolve, reject) => {
         const element = document.createElement("script");
         if (nonced) element.nonce = nonced.nonce;
         element.onload = resolve;
@@ -90,8 +97,8 @@
 
   function inTime(start) {
     return new Promise((resolve, reject) => {
-      setTimeout(() => reject(new Error("WeChat does not answer.")), PATIENCE);
-      start(resolve);
+      setTimeout(() => reject(new Error("No answer within 10 seconds.")), PATIENCE);
+      start(resolve, reject);
     });
   }
 
@@ -104,11 +111,15 @@
         if (name !== "preVerifyJSAPI") return invoke.apply(bridge, arguments);
         bridge.invoke = invoke;
         return invoke.call(bridge, name, args, (answer) => {
-          callback(answer); // which makes errMsg of the older err_msg
-          resolve(answer.errMsg);
+          try {
+            callback(answer); // which makes errMsg of the older err_msg
+          } finally {
+            resolve(answer.errMsg); // a handler of the page's may have thrown
+          }
         });
       };
-      if (!Reflect.set(bridge, "invoke", listening)) {
+      Reflect.set(bridge, "invoke", listening);
+      if (bridge.invoke !== listening) {
         wx.error((answer) => resolve(answer.errMsg));
         wx.ready(() => setTimeout(resolve, SILENCE, "config:ok"));
       }

@@ -769,7 +769,7 @@ def test_doctor_compares_no_clock_with_an_unreadable_date(
     result = site.run("doctor")
     assert result.exit_code == 0
     assert lines_of(result, "warning") == []
-    assert any("host is reached" in one for one in lines_of(result, "ok"))
+    assert any("Something answers" in one for one in lines_of(result, "ok"))
 
 
 @pytest.mark.parametrize(

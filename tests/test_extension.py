@@ -712,6 +712,7 @@ def test_share_link_is_the_page_by_default(make_app: MakeApp) -> None:
         ("https://cdn.example.com/i.png?", "https://cdn.example.com/i.png?"),
         ("HTTPS://m.example.com/%7e/?", "HTTPS://m.example.com/%7e/?"),
         ("data:image/png;base64,AA==", "data:image/png;base64,AA=="),
+        ("//[", "//["),
         ("/中文?q=%E4%B8%AD", "https://m.example.com/中文?q=%E4%B8%AD"),
     ],
 )

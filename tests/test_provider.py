@@ -989,6 +989,57 @@ def test_a_page_of_an_older_ticket_costs_no_call(cluster: Cluster) -> None:
     assert second.ticket() == first.ticket()
 
 
+def test_pages_wait_once_a_minute_where_the_lease_is_stuck(cluster: Cluster) -> None:
+    """A holder that is stopped but not dead: a visitor cannot make every request wait for it."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.lease = (FakeLease(cluster, 1e9), math.inf)
+    before = cluster.clock.monotonic()
+    for _ in range(50):
+        worker.provider.verify("/")
+    assert cluster.clock.monotonic() - before <= 2
+    assert cluster.calls == (1, 1)
+
+
+def test_pages_look_at_a_store_that_is_down_once_a_minute(cluster: Cluster) -> None:
+    """Nothing is noted there, and yet not every page looks."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.take_down()
+    broken = cluster.cache._backend
+    worker.provider.verify("/")
+    looks = broken.calls
+    for _ in range(50):
+        worker.provider.verify("/")
+    assert broken.calls == looks
+    cluster.clock.advance(61)
+    worker.provider.verify("/")
+    assert broken.calls > looks
+
+
+def test_pages_of_a_process_without_a_ticket_verify_nothing(cluster: Cluster) -> None:
+    """Whoever reads it renews it, under the reader's own limits."""
+    worker = cluster.worker()
+    worker.provider.verify("/")
+    assert cluster.calls == (0, 0)
+
+
+def test_no_verification_where_it_cannot_be_noted(cluster: Cluster) -> None:
+    """A store that takes no writes: thirty processes would each ask once."""
+    workers = cluster.workers(30)
+    for worker in workers:
+        worker.ticket()
+    backend = cluster.backend
+    cluster.cache._backend = type(
+        "ReadOnly",
+        (),
+        {"get": lambda self, key: backend.get(key), "set": lambda self, *a, **k: False},
+    )()
+    for worker in workers:
+        worker.provider.verify("/")
+    assert cluster.calls == (1, 1)
+
+
 def test_a_verification_waits_for_the_renewal_under_way(cluster: Cluster) -> None:
     """Another process is asking already: its ticket will do."""
     first, second = cluster.workers(2)

@@ -109,6 +109,8 @@ def test_a_hash_is_not_signed(app: Flask, sandbox: Sandbox) -> None:
         ("https:localhost/", "address"),
         ("https:///localhost/", "address"),
         ("//localhost/", "address"),
+        ("HTTP://localhost/", "address"),
+        ("hTTps://localhost/", "address"),
         ("/page", "address"),
         ("page", "address"),
         ("?a=1", "address"),
@@ -277,6 +279,7 @@ def test_a_rejected_signature_is_verified_once(
 ) -> None:
     """However many pages say so; the log has the page without its query, and the verdict."""
     url = "http://localhost/shop?code=0a1B2c&state=xyz"
+    assert is_accepted(sandbox, ask(app, url), url)
     for _ in range(20):
         assert is_accepted(sandbox, ask(app, url, "&rejected=1"), url)
     assert sandbox.calls["getticket"] == 2
@@ -353,7 +356,9 @@ def test_the_sandbox_brings_its_phone(make_app: MakeApp) -> None:
     """With WeChat played in this process, client.js works in any browser."""
     app, wxjsapi = make_app(WXJSAPI_URL_PREFIX="/wxjsapi", WXJSAPI_API_BASE_URL="sandbox")
     for form in ("js", "mjs"):
-        assert embedded().bridge_script() in get(app, f"/wxjsapi/client.{form}").text
+        response = get(app, f"/wxjsapi/client.{form}")
+        assert embedded().bridge_script() in response.text
+        assert response.headers["Cache-Control"] == "no-cache"  # its port is another one soon
     with app.test_request_context("/"):
         first = str(wxjsapi.script()).partition("\n")[0]
     assert first == f'<script src="{embedded().url}/sandbox/bridge.js"></script>'
@@ -383,6 +388,18 @@ def test_two_accounts_have_two_prefixes(sandbox: Sandbox, make_app: MakeApp) -> 
         response = get(app, f"{prefix}/config?url={quote(OWN, safe='')}")
         assert (response.json or {})["appId"] == app_id
         assert is_accepted(sandbox, response, OWN)
+
+
+def test_two_accounts_cannot_have_one_prefix(sandbox: Sandbox, make_app: MakeApp) -> None:
+    """The second one's pages would silently get the first one's signatures."""
+    app, _ = make_app(
+        WXJSAPI_URL_PREFIX="/wx",
+        SHOP_WXJSAPI_APP_ID="wx2",
+        SHOP_WXJSAPI_APP_SECRET="secret2",
+        SHOP_WXJSAPI_URL_PREFIX="/wx",
+    )
+    with pytest.raises(RuntimeError, match=r"^SHOP_WXJSAPI_URL_PREFIX is '/wx', .*'default'"):
+        WxJsApi(app, name="shop")
 
 
 @pytest.mark.parametrize("value", ["wxjsapi", "/", "/wxjsapi/", "//x", "/a b", "/<x>", 1, "", "/ä"])

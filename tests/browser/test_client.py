@@ -147,6 +147,21 @@ def test_a_wrong_guess_heals_and_is_remembered(site: Site, open_phone: OpenPhone
 
 
 @pytest.mark.slow
+def test_a_replaced_ticket_heals_on_any_route(
+    site: Site, open_phone: OpenPhone, sandbox: Sandbox
+) -> None:
+    """The other address is signed with the new ticket first, then the right one."""
+    phone = open_phone(ANDROID)
+    phone.page.goto(site.url + "/landing")
+    push(phone, "/route")
+    with site.app.app_context():
+        assert site.wxjsapi.ticket
+    sandbox.reset()
+    assert attempt(phone) == "config:ok"
+    landing, route = site.url + "/landing", site.url + "/route"
+    assert site.asked == [(route, False), (landing, True), (route, False)]
+
+
 def test_a_client_that_comes_late_knows_the_landing_page(site: Site, open_phone: OpenPhone) -> None:
     """Loaded after the router has moved on, as a lazy import is."""
     phone = open_phone(IPHONE)
@@ -296,6 +311,36 @@ def test_an_answer_that_is_none(
     assert text in attempt(phone)
 
 
+@pytest.mark.slow
+def test_a_server_that_hangs_holds_up_no_later_call(site: Site, open_phone: OpenPhone) -> None:
+    """The call is rejected after ten seconds, and the next one has its turn."""
+    phone = open_phone()
+    phone.page.clock.install()
+    phone.page.goto(site.url)
+    phone.page.route("**/wxjsapi/config?*", lambda route: None)
+    with phone.page.expect_request("**/wxjsapi/config?*"):
+        phone.page.evaluate("() => { window.first = attempt(); }")
+    phone.page.clock.run_for(10_001)
+    assert "10 seconds" in phone.page.evaluate("() => window.first")
+    phone.page.unroute("**/wxjsapi/config?*")
+    assert attempt(phone) == "config:ok"
+
+
+@pytest.mark.slow
+def test_the_spare_host_comes_in_where_the_first_one_hangs(
+    site: Site, open_phone: OpenPhone
+) -> None:
+    """After ten seconds, as after an error."""
+    phone = open_phone()
+    phone.page.clock.install()
+    phone.page.goto(site.url)
+    phone.page.route("https://res.wx.qq.com/**", lambda route: None)
+    with phone.page.expect_request("https://res.wx.qq.com/**"):
+        phone.page.evaluate("() => { window.first = attempt(); }")
+    phone.page.clock.run_for(10_001)
+    assert phone.page.evaluate("() => window.first") == "config:ok"
+
+
 def test_the_spare_host_of_jweixin(site: Site, open_phone: OpenPhone) -> None:
     """Where the first one is not reached."""
     phone = open_phone()
@@ -394,6 +439,19 @@ def test_handlers_of_the_page_stay_its_own(site: Site, open_phone: OpenPhone) ->
     phone.page.evaluate("() => { wx.error((answer) => { window.heard = answer.errMsg; }); }")
     assert attempt(phone, {"page": "landing"}) == "config:ok"
     assert phone.page.evaluate("() => window.heard") == "config:invalid signature"
+
+
+@pytest.mark.parametrize("event", ["ready", "error"])
+def test_a_handler_that_throws_hides_no_verdict(
+    site: Site, open_phone: OpenPhone, event: str
+) -> None:
+    """The page's own wx.ready and wx.error run before ours."""
+    phone = open_phone()
+    phone.page.goto(site.url + "/landing")
+    phone.page.add_script_tag(url="https://res.wx.qq.com/open/js/jweixin-1.6.0.js")
+    push(phone, "/first")
+    phone.page.evaluate(f"() => {{ wx.{event}(() => {{ throw Error('of the page'); }}); }}")
+    assert attempt(phone, {"page": "landing"}) == "config:ok"
 
 
 def test_calls_at_the_same_time_take_turns(site: Site, open_phone: OpenPhone) -> None:
