@@ -82,7 +82,8 @@ def _on_store(state: _State) -> Iterator[Finding]:
             raise OSError("it did not give back what was written")
         cache.delete(key)
     except Exception as error:
-        yield "error", f"The cache does not work: {reason(error)}. Check CACHE_TYPE and its keys."
+        problem = reason(error).rstrip(".")
+        yield "error", f"The cache does not work: {problem}. Check CACHE_TYPE and its keys."
         return
     if cache.is_private:
         yield "warning", f"{_ALONE} Several processes share one with FileSystemCache or RedisCache."
