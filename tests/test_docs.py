@@ -46,6 +46,7 @@ from flask_wxjsapi.sandbox import Sandbox
 from .conftest import require
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = Path(flask_wxjsapi.__file__).parent  # as installed, wherever that is
 DOCS = ROOT / "docs"
 PAGES = sorted(
     path.relative_to(DOCS).with_suffix("").as_posix()
@@ -1057,7 +1058,7 @@ def test_the_stored_keys_are_those_in_the_table(wechat: Sandbox, monkeypatch: An
 
 def test_every_event_of_the_log_is_in_the_table() -> None:
     """Whoever filters the log finds each event described."""
-    source = "".join(path.read_text() for path in (ROOT / "flask_wxjsapi").glob("*.py"))
+    source = "".join(path.read_text() for path in PACKAGE.glob("*.py"))
     events = set(re.findall(r"_extra\(\s*\"(\w+)\"", source))
     events |= set(re.findall(r"\"event\": \"(\w+)\"", source))
     assert events
@@ -1077,7 +1078,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_messages_quoted_on_a_page_are_the_codes(page: str) -> None:
     """What a Chinese page quotes in English, a reader will search for."""
-    source = "".join(path.read_text() for path in (ROOT / "flask_wxjsapi").glob("*.py"))
+    source = "".join(path.read_text() for path in PACKAGE.glob("*.py"))
     for quoted in re.findall(r"“([A-Za-z][ -~\n]{15,})”", _text(page)):
         assert " ".join(quoted.split()) in source, quoted
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from flask import Flask, Response, request
 
+import flask_wxjsapi
 from flask_wxjsapi import Credential, TicketServer, WxJsApi
 from flask_wxjsapi.sandbox import Sandbox
 
@@ -603,7 +604,7 @@ USES = {
 @pytest.mark.slow
 def test_the_types(modules: Path, tmp_path: Path) -> None:
     """TypeScript accepts what works and refuses what does not."""
-    source = Path(__file__).parents[2] / "flask_wxjsapi" / "client.d.ts"
+    source = Path(flask_wxjsapi.__file__).parent / "client.d.ts"
     (tmp_path / "client.d.ts").write_text(source.read_text())
     for name, text in USES.items():
         (tmp_path / name).write_text(text)
