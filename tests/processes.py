@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gunicorn.config
 import requests
 
 from flask_wxjsapi.sandbox import Sandbox
@@ -18,6 +19,13 @@ from flask_wxjsapi.sandbox import Sandbox
 from .conftest import free_port, wait_until
 
 ROOT = Path(__file__).parent.parent
+
+#: Newer gunicorns run a thread for a control socket in the master, all on one path of the user's.
+NO_CONTROL_SOCKET = [
+    "--no-control-socket"
+    for setting in gunicorn.config.KNOWN_SETTINGS
+    if setting.name == "control_socket_disable"
+]
 
 
 class Gunicorn:
@@ -37,7 +45,7 @@ class Gunicorn:
         self.url = f"http://127.0.0.1:{free_port()}"
         self.log = directory / "gunicorn.log"
         self._command = [sys.executable, "-m", "gunicorn", app, "--bind", self.url[7:]]
-        self._command += ["--access-logfile", "/dev/null", *options]
+        self._command += ["--access-logfile", "/dev/null", *NO_CONTROL_SOCKET, *options]
         settings = {
             "WXJSAPI_APP_ID": sandbox.app_id,
             "WXJSAPI_APP_SECRET": sandbox.app_secret,

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import free_port, require, valkey_binary, wait_until
+from .processes import NO_CONTROL_SOCKET
 
 pytestmark = pytest.mark.processes
 
@@ -33,7 +34,7 @@ def cluster() -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLE)],
-        env=os.environ | {"PORT": str(port)},
+        env=os.environ | {"PORT": str(port), "GUNICORN_CMD_ARGS": " ".join(NO_CONTROL_SOCKET)},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import gunicorn.config
 import requests
 from flask import Flask, jsonify, request
 
@@ -27,13 +26,6 @@ from ..processes import ROOT, Gunicorn, at_once
 
 #: The name of the background thread of the account that has none.
 THREAD = "wxjsapi-default"
-
-#: Newer gunicorns run a thread for a control socket in the master, all on one path of the user's.
-_NO_CONTROL_SOCKET = [
-    "--no-control-socket"
-    for setting in gunicorn.config.KNOWN_SETTINGS
-    if setting.name == "control_socket_disable"
-]
 
 
 def environment(sandbox: Sandbox, config: dict[str, str]) -> dict[str, str]:
@@ -71,7 +63,7 @@ class Fleet(Gunicorn):
     ) -> None:
         if "--worker-class=gevent" in options and app == "tests.service:create_app()":
             app = "tests.faults.servers:create_app()"
-        options = (f"--workers={workers}", *_NO_CONTROL_SOCKET, *options)
+        options = (f"--workers={workers}", *options)
         super().__init__(sandbox, directory, *options, app=app, **config)
         self._count = workers
         self.workers: set[int] = set()
