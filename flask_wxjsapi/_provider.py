@@ -62,12 +62,12 @@ class Clock(Protocol):
 
 
 class Mode(IntEnum):
-    """How far a flight goes; a stronger one does all that a weaker one would."""
+    """How far a flight goes; a stronger one finds out all that a weaker one would."""
 
     LOOK = 0  #: read the store
     TRY = 1  #: and renew what is due, unless another process is at it
-    WAIT = 2  #: and wait for that process
-    VERIFY = 3  #: and ask WeChat whether the ticket is still the one it names
+    VERIFY = 2  #: and ask WeChat whether the ticket is still the one it names
+    WAIT = 3  #: as TRY, and wait for that process
     FORCE = 4  #: and pass over the back-off
 
 
@@ -439,7 +439,8 @@ class Provider:
                 if flight.mode >= mode or flight.hangs:
                     return flight
                 # A weaker one will do if there is its failure to share, or a credential.
-                if mode < Mode.VERIFY and (flight.error or self._state(slot) is not State.INVALID):
+                has_outcome = flight.error or self._state(slot) is not State.INVALID
+                if has_outcome and mode not in _LIMITS:
                     return flight
 
     def _board(
@@ -527,8 +528,7 @@ class Provider:
         if self._is_settled(flight, session):
             return
         while not session.take_lease():
-            is_kept = self._state(slot) is not State.INVALID
-            if flight.mode is Mode.TRY or (flight.mode is Mode.VERIFY and is_kept):
+            if flight.mode in (Mode.TRY, Mode.VERIFY):
                 flight.lost_lease = True
                 return
             if self._clock.monotonic() >= flight.deadline:
@@ -540,11 +540,8 @@ class Provider:
         if self._is_settled(flight, session):
             return
         mode, is_invalid = flight.mode, self._state(slot) is State.INVALID
-        if mode is Mode.VERIFY:
-            if is_invalid:
-                mode = Mode.WAIT  # there is nothing to verify
-            elif slot.held is not signed_with:
-                return  # the page's next try is signed with the newer one
+        if mode is Mode.VERIFY and slot.held is not signed_with:
+            return  # the page's next try is signed with the newer one
         if mode is not Mode.FORCE and not is_invalid and not session.is_sound(slot.kind):
             return  # no store or no lease: every process would ask, for a ticket that still does
         if mode in _LIMITS and not self._is_allowed(mode, process, session):

@@ -280,7 +280,7 @@ MUTANTS = [
         "pages pass over the back-off",
         "_provider",
         "        if flight.mode is Mode.FORCE:\n            return False",
-        "        if flight.mode >= Mode.VERIFY:\n            return False",
+        "        if flight.mode in _LIMITS:\n            return False",
         "tests/test_provider.py::test_a_rejected_signature_does_not_pass_over_the_back_off",
     ),
     Mutant(

@@ -1024,6 +1024,28 @@ def test_pages_of_a_process_without_a_ticket_verify_nothing(cluster: Cluster) ->
     assert cluster.calls == (0, 0)
 
 
+def test_a_reader_does_not_make_do_with_a_verification(cluster: Cluster) -> None:
+    """One that met another holder gave up at once; who needs a ticket waits for that holder."""
+    worker = cluster.worker()
+    worker.ticket()
+    process, slot = worker.provider._process(), worker.provider._slot(JSAPI_TICKET)
+    looked_into, _ = worker.provider._board(process, slot, Mode.VERIFY, "/")
+    cluster.clock.jump(7195)  # and no time passes for those who wait
+    process.flights[JSAPI_TICKET] = looked_into  # as if it were just landing
+    board = worker.provider._board
+    boarded: list[Mode] = []
+
+    def note(*args: Any) -> Any:
+        flight, is_mine = board(*args)
+        boarded.append(flight.mode)
+        process.flights.pop(JSAPI_TICKET, None)
+        return flight, is_mine
+
+    worker.provider._board = note  # type: ignore[method-assign]
+    assert worker.ticket()
+    assert boarded == [Mode.VERIFY, Mode.WAIT]
+
+
 def test_no_verification_where_it_cannot_be_noted(cluster: Cluster) -> None:
     """A store that takes no writes: thirty processes would each ask once."""
     workers = cluster.workers(30)
