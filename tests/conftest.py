@@ -18,6 +18,23 @@ from flask_wxjsapi import WxJsApi
 from flask_wxjsapi import sandbox as sandbox_module
 from flask_wxjsapi.sandbox import Sandbox
 
+#: An app whose page is signed, for the example tests of the documentation to run against.
+APP_OF_THE_EXAMPLES = """
+from flask import Flask, render_template_string
+from flask_wxjsapi import WxJsApi
+
+def create_app(**config):
+    app = Flask(__name__)
+    app.config.update(config)
+    WxJsApi(app)
+
+    @app.get("/")
+    def index():
+        return render_template_string("{{ wx_script() }}")
+
+    return app
+"""
+
 
 class FakeClock:
     """Time that passes only when it is told to, or when somebody sleeps."""

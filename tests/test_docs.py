@@ -43,7 +43,7 @@ from flask_wxjsapi._provider import _LIMITS
 from flask_wxjsapi._server import CacheServer, CacheSettings
 from flask_wxjsapi.sandbox import Sandbox
 
-from .conftest import require
+from .conftest import APP_OF_THE_EXAMPLES, require
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(flask_wxjsapi.__file__).parent  # as installed, wherever that is
@@ -942,23 +942,8 @@ def test_every_block_does_what_it_says(page: str, world: World, pytester: pytest
 
 
 def _run_tests(world: World, pytester: pytest.Pytester) -> None:
-    prelude = """
-        from flask import Flask, render_template_string
-        from flask_wxjsapi import WxJsApi
-
-        def create_app(**config):
-            app = Flask(__name__)
-            app.config.update(config)
-            WxJsApi(app)
-
-            @app.get("/")
-            def index():
-                return render_template_string("{{ wx_script() }}")
-
-            return app
-    """
     pytester.makeconftest(world.conftest)
-    pytester.makepyfile(textwrap.dedent(prelude) + "\n" + world.test)
+    pytester.makepyfile(APP_OF_THE_EXAMPLES + "\n" + world.test)
     pytester.chdir()
     world.monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # which takes seconds
     imported = "ignore::pytest.PytestAssertRewriteWarning"  # the plugin, by this suite

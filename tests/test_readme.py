@@ -14,6 +14,8 @@ from flask_wxjsapi import Credential, TicketServer, WxJsApi
 from flask_wxjsapi._config import _KEYS
 from flask_wxjsapi.sandbox import Sandbox
 
+from .conftest import APP_OF_THE_EXAMPLES
+
 ROOT = Path(__file__).parent.parent
 READMES = ["README.rst", "README.zh_CN.rst"]
 
@@ -124,25 +126,10 @@ def test_the_custom_server_keeps_the_ticket(readme: str, sandbox: Sandbox) -> No
 
 def test_the_test_example_passes(readme: str, pytester: pytest.Pytester) -> None:
     """The example test runs as it stands, beside a create_app like the quickstart's."""
-    prelude = """
-        from flask import Flask, render_template_string
-        from flask_wxjsapi import WxJsApi
-
-        def create_app(**config):
-            app = Flask(__name__)
-            app.config.update(config)
-            WxJsApi(app)
-
-            @app.get("/")
-            def index():
-                return render_template_string("{{ wx_script() }}")
-
-            return app
-    """
     block = _blocks(readme, "python")[4]
     plugins, _, test = block.partition("\n\n")
     pytester.makeconftest(plugins)
-    pytester.makepyfile(textwrap.dedent(prelude) + "\n" + test)
+    pytester.makepyfile(APP_OF_THE_EXAMPLES + "\n" + test)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1)
 
