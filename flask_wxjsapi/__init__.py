@@ -1,13 +1,14 @@
 """Flask-WxJsApi keeps WeChat's ``jsapi_ticket`` fresh and signs pages with it."""
 
 from ._credential import Credential
-from ._extension import WxConfig, WxJsApi, ticket_refresh_failed, ticket_refreshed
+from ._extension import AgentConfig, WxConfig, WxJsApi, ticket_refresh_failed, ticket_refreshed
 from ._provider import Status
 from ._server import TicketServer
-from ._signature import sign
+from ._signature import sign, sign_card
 from .errors import TicketUnavailable, TransportError, WeChatAPIError, WxJsApiError
 
 __all__ = [
+    "AgentConfig",
     "Credential",
     "Status",
     "TicketServer",
@@ -18,6 +19,7 @@ __all__ = [
     "WxJsApi",
     "WxJsApiError",
     "sign",
+    "sign_card",
     "ticket_refresh_failed",
     "ticket_refreshed",
 ]

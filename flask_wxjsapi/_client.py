@@ -1,33 +1,21 @@
-"""WeChat over HTTP: one call, one answer, one deadline, and no secret in any error or log."""
+"""Where credentials come from: WeChat, WeCom, or another app that has them already."""
 
 from __future__ import annotations
 
-import ipaddress
+import hashlib
 import json
-import logging
 import math
-import re
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
-import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-
-from ._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
+from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET, Credential
+from ._http import exchange
 from .errors import TransportError, WeChatAPIError, WxJsApiError
 
-_BODY_LIMIT = 65536
-_CONNECT_TIMEOUT = 5.0
 #: WeChat documents 7200 s as the most; a larger number would outlive the ticket.
 _LONGEST_LIFE = 7200.0
-_TICKET_TYPES = {JSAPI_TICKET: "jsapi"}
 
 
 class Upstream(Protocol):
@@ -53,6 +41,7 @@ class WeChat:
     """An official account (公众号) at WeChat.
 
     :param base_url: the API's scheme and host, or a callable that returns them.
+    :param app_id: the AppID, or the corp's id.
     :param stable: use ``stable_token`` rather than the legacy ``token``.
     """
 
@@ -74,6 +63,12 @@ class WeChat:
     def parent(self, kind: str) -> str | None:
         return None if kind == ACCESS_TOKEN else ACCESS_TOKEN
 
+    #: How each kind of ticket is asked for.
+    _TICKETS: ClassVar[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+        JSAPI_TICKET: ("/cgi-bin/ticket/getticket", {"type": "jsapi"}),
+        CARD_TICKET: ("/cgi-bin/ticket/getticket", {"type": "wx_card"}),
+    }
+
     def fetch(
         self, kind: str, *, parent: str | None, rejected: str | None, timeout: float
     ) -> Credential:
@@ -82,12 +77,8 @@ class WeChat:
         if kind == ACCESS_TOKEN:
             answer = self._fetch_token(timeout)
             return _credential(answer, "access_token", issued_at)
-        answer = self._call(
-            "GET",
-            "/cgi-bin/ticket/getticket",
-            timeout,
-            params={"access_token": parent, "type": _TICKET_TYPES[kind]},
-        )
+        path, params = self._TICKETS[kind]
+        answer = self._call("GET", path, timeout, params={"access_token": parent, **params})
         return _credential(answer, "ticket", issued_at)
 
     def _fetch_token(self, timeout: float) -> dict[str, Any]:
@@ -120,8 +111,7 @@ class WeChat:
 
         :raises TransportError: when nobody answers.
         """
-        path = "/cgi-bin/get_api_domain_ip"
-        return _exchange("GET", self._host_url(), path, timeout, None, None)[2]
+        return exchange("GET", self._host_url(), "/cgi-bin/get_api_domain_ip", timeout)[2]
 
     def _host_url(self) -> str:
         return self._base_url if isinstance(self._base_url, str) else self._base_url()
@@ -136,7 +126,7 @@ class WeChat:
         body: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         base_url = self._host_url()
-        status, text, _ = _exchange(method, base_url, path, timeout, params, body)
+        status, text, _ = exchange(method, base_url, path, timeout, params=params, body=body)
         host = urlsplit(base_url).netloc
         if status != 200:
             raise TransportError(f"{host} answered with HTTP {status}, which WeChat never does.")
@@ -151,6 +141,82 @@ class WeChat:
             secrets = [self._app_secret, str((params or {}).get("access_token", ""))]
             raise WeChatAPIError(int(errcode), _clean(answer.get("errmsg"), secrets))
         return answer
+
+
+class WeCom(WeChat):
+    """An application (应用) of a corp at WeCom (企业微信)."""
+
+    _TICKETS: ClassVar[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+        JSAPI_TICKET: ("/cgi-bin/get_jsapi_ticket", {}),
+        AGENT_TICKET: ("/cgi-bin/ticket/get", {"type": "agent_config"}),
+    }
+
+    def _fetch_token(self, timeout: float) -> dict[str, Any]:
+        login = {"corpid": self._app_id, "corpsecret": self._app_secret}
+        return self._call("GET", "/cgi-bin/gettoken", timeout, params=login)
+
+
+class CentralServer:
+    """Another app of this extension, which serves its tickets (中控服务器).
+
+    :param url: its URL_PREFIX as a full URL.
+    :param token: the bearer token it knows this app by.
+    """
+
+    def __init__(
+        self, url: str, token: str, app_id: str, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._url = url
+        self._token = token
+        self._app_id = app_id
+        self._clock = clock
+
+    def parent(self, kind: str) -> str | None:
+        return None
+
+    def fetch(
+        self, kind: str, *, parent: str | None, rejected: str | None, timeout: float
+    ) -> Credential:
+        params = {"kind": kind}
+        if rejected is not None:
+            params["rejected"] = fingerprint(rejected)
+        # Here and not there: the two clocks need not agree.
+        issued_at = self._clock()
+        status, text, _ = exchange(
+            "GET", self._url, "/ticket", timeout, params=params, token=self._token
+        )
+        answer = _decoded(text) or {}
+        if status != 200:
+            raise TransportError(self._problem(status, answer))
+        if (answer.get("app_id"), answer.get("kind")) != (self._app_id, kind):
+            raise TransportError(
+                f"{urlsplit(self._url).netloc} answered, but not with the {kind} of this account: "
+                "check CENTRAL_URL and APP_ID."
+            )
+        return _credential(answer, "value", issued_at)
+
+    def _problem(self, status: int, answer: dict[str, Any]) -> str:
+        told = _clean(answer.get("error", ""), [self._token])
+        advice = {
+            400: f"{told} Do both apps have the same PLATFORM, and AGENT_ID where that is WeCom?",
+            401: "it does not know CENTRAL_TOKEN: compare it with its CENTRAL_TOKENS.",
+            404: "CENTRAL_URL must be its URL_PREFIX as a full URL, and it needs CENTRAL_TOKENS.",
+            503: f"{told} Look at flask wxjsapi doctor there.",
+        }.get(status, told)
+        host = urlsplit(self._url).netloc
+        return f"The central server {host} answered with HTTP {status}: {advice}".rstrip(" :")
+
+    def date(self, timeout: float) -> str:
+        """The ``Date`` header of an answer, whatever that says.
+
+        :raises TransportError: when nobody answers.
+        """
+        return exchange("GET", self._url, "/ticket", timeout)[2]
+
+
+def fingerprint(value: str) -> str:
+    """What tells one ticket from another without being worth anything."""
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
 
 
 class TokenProvider:
@@ -234,7 +300,7 @@ def _credential(answer: dict[str, Any], name: str, issued_at: float) -> Credenti
             return Credential(answer.get(name, ""), issued_at, issued_at + life)
         except ValueError:
             problem = f"without a usable {name}"
-    raise TransportError(f"WeChat answered {problem}.")
+    raise TransportError(f"The answer came {problem}.")
 
 
 def _clean(errmsg: object, secrets: list[str]) -> str:
@@ -243,196 +309,3 @@ def _clean(errmsg: object, secrets: list[str]) -> str:
     for secret in filter(None, secrets):
         text = text.replace(secret, "***")
     return "".join(filter(str.isprintable, text))[:200]
-
-
-# -- one bounded HTTP exchange -------------------------------------------------------------------
-
-
-def _exchange(
-    method: str,
-    base_url: str,
-    path: str,
-    timeout: float,
-    params: dict[str, Any] | None,
-    body: dict[str, Any] | None,
-) -> tuple[int, bytes, str]:
-    """Status, body and date of one call, over by ``timeout`` whatever the other side does."""
-    loopback = is_loopback(base_url)
-    started = time.monotonic()
-    try:
-        with _cut_off_after(timeout), requests.Session() as session:
-            session.mount("https://", _Adapter())
-            session.mount("http://", _Adapter())
-            # The environment's proxies and CA bundle count, its .netrc does not; and nothing of
-            # it between two programs on one machine.
-            session.trust_env = not loopback
-            session.auth = _no_auth
-            with session.request(
-                method,
-                base_url + path,
-                params=params,
-                data=None if body is None else json.dumps(body).encode(),
-                headers={"Content-Type": "application/json"} if body else None,
-                timeout=(min(timeout, _CONNECT_TIMEOUT), timeout),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                text = response.raw.read(_BODY_LIMIT, decode_content=True)
-                if time.monotonic() - started < timeout:  # else it may have been cut off
-                    return response.status_code, text, response.headers.get("Date", "")
-                reason = ""
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        reason = _reason(error)
-    if time.monotonic() - started >= timeout:
-        reason = "no complete answer in time"
-    # Raised out here so that neither __cause__ nor __context__ is the error that quotes the URL.
-    raise TransportError(f"{urlsplit(base_url).netloc} was not reached: {reason}.")
-
-
-def is_loopback(base_url: str) -> bool:
-    """Whether a URL stays on this machine."""
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost operating system or TLS error, else the class: texts quote the URL."""
-    name = type(error).__name__
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            name = cause.strerror
-        cause = getattr(cause, "reason", None) or cause.__cause__ or cause.__context__
-        if not isinstance(cause, BaseException):
-            break
-    return name
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
-
-
-# A read timeout is per recv: a server that drips bytes is never timed out by it. So every
-# connection of a call notes its socket, and a timer shuts those down when the time is up.
-
-# A context variable, since greenlets have their own even where gevent patches late.
-_call: ContextVar[_CutOff] = ContextVar("_call")
-
-
-class _CutOff:
-    """The sockets of one call, and the end of all of them."""
-
-    def __init__(self, seconds: float) -> None:
-        self.deadline = time.monotonic() + seconds
-        self._sockets: list[socket.socket] = []
-
-    def add(self, sock: socket.socket) -> None:
-        # A duplicate: TLS takes the socket itself away, and both shut down the connection.
-        self._sockets.append(sock.dup())
-        if time.monotonic() >= self.deadline:
-            self.shut_down()
-
-    def shut_down(self) -> None:
-        for sock in self._sockets:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def close(self) -> None:
-        for sock in self._sockets:
-            sock.close()
-
-
-@contextmanager
-def _cut_off_after(seconds: float) -> Iterator[None]:
-    cut_off = _CutOff(seconds)
-    _call.set(cut_off)
-    timer = threading.Timer(seconds, cut_off.shut_down)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        cut_off.close()
-
-
-def _connect(host: str, port: int, timeout: float) -> socket.socket:
-    """One time limit for all addresses of a name, where urllib3 gives each its own."""
-    cut_off = _call.get()
-    failure: OSError = TimeoutError("timed out")
-    for family, kind, proto, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        try:
-            sock = socket.socket(family, kind, proto)
-        except OSError as error:  # this host has no IPv6, say
-            failure = error
-            continue
-        try:
-            sock.settimeout(max(0.001, min(timeout, cut_off.deadline - time.monotonic())))
-            sock.connect(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as error:
-            sock.close()
-            failure = error
-        else:
-            cut_off.add(sock)
-            return sock
-    raise failure
-
-
-class _HTTPConnection(urllib3.connection.HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        return _connect(self._dns_host, self.port, _CONNECT_TIMEOUT)
-
-
-class _HTTPSConnection(urllib3.connection.HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return _connect(self._dns_host, self.port, _CONNECT_TIMEOUT)
-
-    def _tunnel(self) -> None:
-        super()._tunnel()
-        if time.monotonic() >= _call.get().deadline:
-            raise TimeoutError("timed out")  # a proxy's answer that was cut off looks like a yes
-
-
-class _HTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection
-
-
-class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
-
-
-_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
-
-
-class _Redaction(logging.Filter):
-    """Takes tokens and secrets out of urllib3's lines, which quote the query."""
-
-    _QUERY = re.compile(r"\b((?:access_token|secret|corpsecret)=)[^&\s\"')]+")
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        clean = self._QUERY.sub(r"\1***", text)
-        if clean != text:
-            record.msg, record.args = clean, ()
-        return True
-
-
-for _name in ("connection", "connectionpool", "poolmanager", "response", "util.retry"):
-    logging.getLogger(f"urllib3.{_name}").addFilter(_Redaction())

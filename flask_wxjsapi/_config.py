@@ -13,12 +13,16 @@ from urllib.parse import urlsplit
 
 from werkzeug.utils import import_string
 
-from ._client import is_loopback
+from ._credential import AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
+from ._http import is_loopback
 
-WECHAT_URL = "https://api.weixin.qq.com"
+_API_URLS = {"offiaccount": "https://api.weixin.qq.com", "wecom": "https://qyapi.weixin.qq.com"}
 SANDBOX = "sandbox"
 _JSSDK_HOST, _JSSDK_SPARE = "res.wx.qq.com", "res2.wx.qq.com"
 _JSSDK_URL = f"https://{_JSSDK_HOST}/open/js/jweixin-1.6.0.js"
+#: What adds ``wx.agentConfig`` to jweixin.
+AGENT_SDK_URL = "https://open.work.weixin.qq.com/wwopen/js/jwxwork-1.0.0.js"
+_SHORTEST_TOKEN = 16  # characters
 _APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _URL_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+", re.ASCII)
 _PAGE_HOST = re.compile(
@@ -34,6 +38,7 @@ class Settings:
     app_id: str
     app_secret: str = field(repr=False)
     platform: str
+    agent_id: str | None
     api_base_url: str
     token_endpoint: str
     access_token_provider: Callable[..., Any] | None = field(repr=False)
@@ -50,6 +55,9 @@ class Settings:
     public_origin: str | None
     url_prefix: str | None
     page_hosts: tuple[str, ...]
+    central_tokens: dict[str, str] = field(repr=False)
+    central_url: str | None
+    central_token: str = field(repr=False)
 
     @classmethod
     def load(cls, config: Mapping[str, Any], name: str = "default") -> Settings:
@@ -71,18 +79,18 @@ class Settings:
             else:
                 continue
             raise RuntimeError(f"{prefix}{key} {problem}")
-        if values["app_id"] is None:
-            raise RuntimeError(f"{prefix}APP_ID is not set: it is the account's AppID (wx…).")
-        if values["app_secret"] is None:
-            # Not needed where somebody else provides what would be fetched with it.
-            if values["access_token_provider"] is None and values["ticket_server"] is None:
-                raise RuntimeError(
-                    f"{prefix}APP_SECRET is not set: it stands beside the AppID in the WeChat "
-                    "console. Without an account, set "
-                    f'{prefix}API_BASE_URL = "sandbox" and any secret.'
-                )
-            values["app_secret"] = ""
+        _check_whole(values, prefix)
+        values["app_secret"] = values["app_secret"] or ""
+        values["central_token"] = values["central_token"] or ""
+        values["api_base_url"] = values["api_base_url"] or _API_URLS[values["platform"]]
         return cls(name=name, **values)
+
+    @property
+    def ticket_kinds(self) -> tuple[str, ...]:
+        """The kinds of ticket that the account has."""
+        if self.platform == "wecom":
+            return (JSAPI_TICKET, AGENT_TICKET) if self.agent_id else (JSAPI_TICKET,)
+        return (JSAPI_TICKET, CARD_TICKET)
 
     @property
     def jssdk_urls(self) -> list[str]:
@@ -93,13 +101,52 @@ class Settings:
     @property
     def digest(self) -> str:
         """A keyed digest of what decides whether WeChat accepts us: never the secret itself."""
-        text = "\n".join((self.app_id, self.api_base_url, self.token_endpoint))
-        return hmac.new(self.app_secret.encode(), text.encode(), "sha256").hexdigest()[:32]
+        parts = (self.app_id, self.central_url or self.api_base_url, self.token_endpoint)
+        key = self.central_token if self.central_url else self.app_secret
+        return hmac.new(key.encode(), "\n".join(parts).encode(), "sha256").hexdigest()[:32]
 
 
 def key_prefix(name: str) -> str:
     """What an account's keys start with: ``WXJSAPI_``, or ``SHOP_WXJSAPI_`` for ``"shop"``."""
     return "WXJSAPI_" if name == "default" else f"{name.upper()}_WXJSAPI_"
+
+
+def _check_whole(values: Mapping[str, Any], prefix: str) -> None:
+    """What one key says of another.
+
+    :raises RuntimeError: for keys that do not go together.
+    """
+    if values["app_id"] is None:
+        raise RuntimeError(
+            f"{prefix}APP_ID is not set: it is the account's AppID (wx…), or the corp's id (ww…)."
+        )
+    if values["central_url"] is not None:
+        if values["central_token"] is None:
+            raise RuntimeError(
+                f"{prefix}CENTRAL_TOKEN is not set: it is this app's entry in the CENTRAL_TOKENS "
+                "of the app that CENTRAL_URL names."
+            )
+        for key in ("APP_SECRET", "ACCESS_TOKEN_PROVIDER", "API_BASE_URL"):
+            if values[key.lower()] is not None:
+                raise RuntimeError(
+                    f"{prefix}{key} and {prefix}CENTRAL_URL are both set: an app that takes its "
+                    "ticket from another one asks WeChat for nothing."
+                )
+    # Not needed where somebody else provides what would be fetched with it.
+    elif all(values[key] is None for key in _INSTEAD_OF_SECRET):
+        raise RuntimeError(
+            f"{prefix}APP_SECRET is not set: it stands beside the AppID in the WeChat console. "
+            f'Without an account, set {prefix}API_BASE_URL = "sandbox" and any secret.'
+        )
+    if values["agent_id"] and values["platform"] != "wecom":
+        raise RuntimeError(f'{prefix}AGENT_ID is for {prefix}PLATFORM = "wecom" only.')
+    if values["central_tokens"] and values["url_prefix"] is None:
+        raise RuntimeError(
+            f"{prefix}CENTRAL_TOKENS needs {prefix}URL_PREFIX, under which the tickets are served."
+        )
+
+
+_INSTEAD_OF_SECRET = ("app_secret", "access_token_provider", "ticket_server")
 
 
 def _warn_of_unknown(config: Mapping[str, Any], prefix: str) -> None:
@@ -134,6 +181,14 @@ def _app_id(value: object) -> str:
         f"must be a string of letters, digits, - and _, got {value!r}. (A number in the "
         "environment needs quotes inside its quotes: '\"123\"'.)"
     )
+
+
+def _agent_id(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return value
+    raise ValueError(f"must be the application's AgentId, such as 1000002, got {value!r}")
 
 
 def _text(value: object) -> str:
@@ -179,7 +234,9 @@ def _base_url(value: object) -> str:
     if url == SANDBOX:
         return url
     if not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f'must be a URL such as {WECHAT_URL} or "sandbox"{_got(value)}')
+        raise ValueError(
+            f'must be a URL such as {_API_URLS["offiaccount"]} or "sandbox"{_got(value)}'
+        )
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)):
         return url
     raise ValueError(f"must be https (or http on this machine): it carries secrets{_got(value)}")
@@ -219,6 +276,37 @@ def _hosts(value: object) -> tuple[str, ...]:
     return hosts
 
 
+def _central_tokens(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ValueError("must be a dict of bearer tokens by the names of those who have them")
+    for name, token in value.items():
+        try:
+            _secret(token)
+        except ValueError as error:
+            problem = str(error).partition(":")[0]
+            raise ValueError(f"[{name!r}] {problem}") from None
+        if len(token) < _SHORTEST_TOKEN:
+            raise ValueError(
+                f"[{name!r}] is too short: make one with "
+                "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
+    if len(set(value.values())) < len(value):
+        raise ValueError("must have another token for each name")
+    return dict(value)
+
+
+def _central_url(value: object) -> str:
+    url = _text(value).rstrip("/")
+    parts = urlsplit(url)
+    is_web = parts.scheme in ("http", "https") and parts.hostname and url.isascii()
+    if is_web and not (parts.query or parts.fragment or "@" in parts.netloc or " " in url):
+        return url
+    raise ValueError(
+        "must be the other app's URL_PREFIX as a full URL, such as https://example.com/wxjsapi"
+        f"{_got(value)}"
+    )
+
+
 def _mapping(value: object) -> dict[str, Any]:
     if isinstance(value, Mapping) and all(str(key).startswith("CACHE_") for key in value):
         return dict(value)
@@ -250,8 +338,9 @@ def _dotted(path: str) -> str:
 _KEYS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "APP_ID": (_app_id, None),
     "APP_SECRET": (_secret, None),
-    "PLATFORM": (_choice("offiaccount"), "offiaccount"),
-    "API_BASE_URL": (_base_url, WECHAT_URL),
+    "PLATFORM": (_choice("offiaccount", "wecom"), "offiaccount"),
+    "AGENT_ID": (_agent_id, None),
+    "API_BASE_URL": (_base_url, None),
     "TOKEN_ENDPOINT": (_choice("stable_token", "token"), "stable_token"),
     "ACCESS_TOKEN_PROVIDER": (_provider, None),
     "TICKET_SERVER": (_server, None),
@@ -267,4 +356,7 @@ _KEYS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "PUBLIC_ORIGIN": (_origin, None),
     "URL_PREFIX": (_url_prefix, None),
     "PAGE_HOSTS": (_hosts, ()),
+    "CENTRAL_TOKENS": (_central_tokens, {}),
+    "CENTRAL_URL": (_central_url, None),
+    "CENTRAL_TOKEN": (_secret, None),
 }

@@ -10,6 +10,8 @@ from typing import Any, Final
 #: The kinds of credential; a kind is the last part of its key in the store.
 ACCESS_TOKEN: Final = "access_token"
 JSAPI_TICKET: Final = "jsapi_ticket"
+CARD_TICKET: Final = "wx_card_ticket"
+AGENT_TICKET: Final = "agent_config_ticket"
 
 #: Nobody gets a credential in the last seconds of its life: the page has yet to use it.
 _MARGIN = 10.0

@@ -12,9 +12,9 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ._client import is_loopback
 from ._config import SANDBOX, Settings, key_prefix
 from ._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
+from ._http import is_loopback
 from ._server import Store, StoreSession, reason
 from .errors import TicketUnavailable, WxJsApiError
 
@@ -38,28 +38,46 @@ _SKEW = 30.0  # seconds a clock may be off before it is said
 def findings(state: _State) -> Iterator[Finding]:
     yield from _on_settings(state.settings)
     yield from _on_store(state)
-    token = None
+    can_ask = False
     if (yield from _on_host(state)):
-        token = yield from _on_token(state)
-    if token is not None:
-        yield from _on_api(state, token)
-    yield from _on_ticket(state, token)
+        if state.settings.central_url is not None:
+            can_ask = yield from _on_central(state)
+        elif token := (yield from _on_token(state)):
+            can_ask = True
+            yield from _on_api(state, token)
+    yield from _on_ticket(state, can_ask)
+
+
+#: What the ids and secrets of a platform look like.
+_FORMS = {
+    "offiaccount": {
+        "APP_ID": ("wx[0-9a-f]{16}", "wx and 16 hex digits"),
+        "APP_SECRET": ("[0-9a-f]{32}", "32 hex digits"),
+    },
+    "wecom": {
+        "APP_ID": ("w[a-z][0-9a-f]{16}", "ww and 16 hex digits"),
+        "APP_SECRET": ("[A-Za-z0-9_-]{43}", "43 letters, digits, - and _"),
+    },
+}
 
 
 def _on_settings(settings: Settings) -> Iterator[Finding]:
     prefix = key_prefix(settings.name)
     base_url = settings.api_base_url
     yield "ok", f"Account {settings.name}: {masked(settings.app_id)} on {settings.platform}."
-    if base_url == SANDBOX:
+    if settings.central_url is not None:
+        if settings.central_url.startswith("http://") and not is_loopback(settings.central_url):
+            text = "CENTRAL_URL is plain http: anybody on the way can read token and ticket."
+            yield "warning", f"{prefix}{text} Use https."
+    elif base_url == SANDBOX:
         yield "warning", _EMBEDDED
     elif is_loopback(base_url):
         yield "ok", f"{prefix}API_BASE_URL is a sandbox on this machine, not WeChat."
     else:
-        if not re.fullmatch("wx[0-9a-f]{16}", settings.app_id):
-            yield "warning", f"{prefix}APP_ID is not of the form wx and 16 hex digits."
-        if settings.app_secret and not re.fullmatch("[0-9a-f]{32}", settings.app_secret):
-            length = len(settings.app_secret)
-            yield "warning", f"{prefix}APP_SECRET has {length} characters, not 32 hex digits."
+        for key, (pattern, form) in _FORMS[settings.platform].items():
+            value = getattr(settings, key.lower())
+            if value and not re.fullmatch(pattern, value):
+                yield "warning", f"{prefix}{key} has {len(value)} characters, not the form {form}."
     for url in settings.jssdk_urls:
         if urlsplit(url).scheme != "https" or urlsplit(url).hostname not in _JSSDK_HOSTS:
             yield "warning", f"{prefix}JSSDK_URL names {url}, which is not WeChat's own."
@@ -76,7 +94,7 @@ def _on_store(state: _State) -> Iterator[Finding]:
     store = state.provider.store
     try:
         cache = store.server("cache")
-        key = f"{store.prefix}doctor"
+        key = store.key("doctor")
         cache.write(key, {"pid": os.getpid()}, 60)
         if cache.read(key) != {"pid": os.getpid()}:
             raise OSError("it did not give back what was written")
@@ -99,7 +117,7 @@ def _on_ticket_server(store: Store) -> Iterator[Finding]:
     name = store.custom_name
     try:
         with store.context():
-            found = store.server("tickets").find(store.prefix + JSAPI_TICKET)
+            found = store.server("tickets").find(store.key(JSAPI_TICKET))
     except Exception as error:
         yield "error", f"find() of the ticket server {name} fails: {reason(error)}."
         return
@@ -163,13 +181,27 @@ def _on_host(state: _State) -> Generator[Finding, None, bool]:
     except WxJsApiError as error:
         yield "error", f"{error} Look at DNS, proxy, firewall and certificates of this host."
         return False
-    yield "ok", "Something answers at WeChat's address."
+    whose = "the central server's" if state.settings.central_url else "WeChat's"
+    yield "ok", f"Something answers at {whose} address."
     try:
         skew = time.time() - parsedate_to_datetime(header).timestamp()
     except ValueError:
         return True
     if abs(skew) > _SKEW:
-        yield "warning", f"This host's clock is {skew:+.0f} s off WeChat's: use NTP."
+        yield "warning", f"This host's clock is {skew:+.0f} s off {whose}: use NTP."
+    return True
+
+
+def _on_central(state: _State) -> Generator[Finding, None, bool]:
+    """Whether the central server gives a ticket to this app."""
+    try:
+        state.provider.upstream.fetch(
+            JSAPI_TICKET, parent=None, rejected=None, timeout=state.settings.refresh_timeout
+        )
+    except WxJsApiError as error:
+        yield "error", str(error)
+        return False
+    yield "ok", "The central server knows this app and has a ticket."
     return True
 
 
@@ -203,6 +235,8 @@ def _on_api(state: _State, token: str) -> Iterator[Finding]:
         yield "error", f"The token is not accepted: {error}"
         return
     yield "ok", "WeChat accepts the token."
+    if state.settings.platform == "wecom":
+        return  # which tells nobody what is left
     body = {"cgi_path": "/cgi-bin/ticket/getticket"}
     try:
         answer = upstream.ask("POST", "/cgi-bin/openapi/quota/get", token, timeout, body)
@@ -217,16 +251,16 @@ def _on_api(state: _State, token: str) -> Iterator[Finding]:
         yield level, f"{left} of {limit} ticket calls are left today."
 
 
-def _on_ticket(state: _State, token: str | None) -> Iterator[Finding]:
+def _on_ticket(state: _State, can_ask: bool) -> Iterator[Finding]:
     """The ticket, and the back-off; a ticket is asked for where there is none."""
     found = state.provider.status()
     if found.retry_at is not None:
         level = "error" if found.state == "invalid" else "warning"
-        yield level, f"WeChat is left alone until {when(found.retry_at)}. {found.last_error}"
+        yield level, f"Nothing is asked until {when(found.retry_at)}. {found.last_error}"
         yield "ok", "Once that is mended, flask wxjsapi refresh tries at once."
         return
     try:
-        if found.state == "invalid" and token is not None:
+        if found.state == "invalid" and can_ask:
             current_ticket(state)
             found = state.provider.status()
     except WxJsApiError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from os import urandom
 from time import time as now
@@ -19,9 +19,9 @@ from markupsafe import Markup
 
 from . import _config
 from ._cli import commands
-from ._client import TokenProvider, Upstream, WeChat, describe
+from ._client import CentralServer, TokenProvider, Upstream, WeChat, WeCom, describe
 from ._config import Settings
-from ._credential import ACCESS_TOKEN
+from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
 from ._provider import Provider, Status
 from ._script import SHARE_APIS, config_call, share_card, tags, warning
 from ._server import CacheServer, CacheSettings, Store, TicketServer
@@ -68,6 +68,17 @@ class WxConfig(TypedDict):
     jsApiList: list[str]
     openTagList: list[str]
     beta: NotRequired[bool]
+
+
+class AgentConfig(TypedDict):
+    """The argument of WeCom's ``wx.agentConfig``; ``timestamp`` is Unix time in seconds."""
+
+    corpid: str
+    agentid: str
+    timestamp: int
+    nonceStr: str
+    signature: str
+    jsApiList: list[str]
 
 
 @dataclass
@@ -132,6 +143,8 @@ class WxJsApi:
         scope = "" if self.name == "default" else f"{self.name}_"
         app.add_template_global(self.config, f"{scope}wx_config")
         app.add_template_global(self.script, f"{scope}wx_script")
+        if settings.agent_id is not None:
+            app.add_template_global(self.agent_config, f"{scope}wx_agent_config")
         if settings.url_prefix is not None:
             app.register_blueprint(blueprint(settings))
 
@@ -151,7 +164,25 @@ class WxJsApi:
 
         :raises TicketUnavailable: when none can be had.
         """
-        return self._state().provider.get(ACCESS_TOKEN).value
+        state = self._state()
+        if state.settings.central_url is not None:
+            raise RuntimeError(
+                f"{_config.key_prefix(self.name)}CENTRAL_URL is set: the access token stays with "
+                "the central server, which passes on nothing but tickets."
+            )
+        return state.provider.get(ACCESS_TOKEN).value
+
+    @property
+    def card_ticket(self) -> str:
+        """A valid ticket for cards (卡券), to be signed with :func:`sign_card`.
+
+        :raises TicketUnavailable: when none can be had.
+        """
+        state = self._state()
+        if CARD_TICKET not in state.settings.ticket_kinds:
+            key = f"{_config.key_prefix(self.name)}PLATFORM"
+            raise RuntimeError(f'{key} is "wecom", which has no cards.')
+        return state.provider.get(CARD_TICKET).value
 
     def config(
         self,
@@ -177,7 +208,38 @@ class WxJsApi:
         tags = [*settings.open_tag_list] if open_tag_list is None else _names(open_tag_list)
         debug = settings.debug if debug is None else debug
         # Last: nothing that may raise comes after a ticket is in a local variable.
-        return _signed(settings.app_id, state.provider.get().value, page, names, tags, debug)
+        return _signed(settings, state.provider.get().value, page, names, tags, debug)
+
+    def agent_config(
+        self, js_api_list: Iterable[str] | None = None, url: str | None = None
+    ) -> AgentConfig:
+        """The argument of WeCom's ``wx.agentConfig`` for a page, which is signed with the ticket
+        of the application. Also the Jinja global ``wx_agent_config``.
+
+        :param js_api_list: as for :meth:`config`.
+        :param url: as for :meth:`config`.
+        :raises TicketUnavailable: when there is no ticket.
+        """
+        state = self._state()
+        settings = state.settings
+        if settings.agent_id is None:
+            prefix = _config.key_prefix(self.name)
+            raise RuntimeError(
+                f"{prefix}AGENT_ID is not set: agent_config() needs it, and "
+                f'{prefix}PLATFORM = "wecom".'
+            )
+        page = _page(settings, url)
+        names = list(settings.js_api_list) if js_api_list is None else _names(js_api_list)
+        ticket = state.provider.get(AGENT_TICKET).value
+        config = _signed(settings, ticket, page, names, [], False)
+        return {
+            "corpid": settings.app_id,
+            "agentid": settings.agent_id,
+            "timestamp": config["timestamp"],
+            "nonceStr": config["nonceStr"],
+            "signature": config["signature"],
+            "jsApiList": names,
+        }
 
     def script(
         self,
@@ -189,8 +251,9 @@ class WxJsApi:
     ) -> Markup:
         """The script tags for a page. Also the Jinja global ``wx_script``.
 
-        The first loads the JS-SDK, the second calls ``wx.config``. A page does not fail because
-        WeChat does: without a ticket the second one warns in the browser's console instead.
+        The first loads the JS-SDK, the last calls ``wx.config``; with AGENT_ID one between them
+        loads what WeCom needs for ``wx.agentConfig``. A page does not fail because WeChat does:
+        without a ticket the last one warns in the browser's console instead.
 
         :param js_api_list: as for :meth:`config`.
         :param share: ``title``, ``desc``, ``link`` and ``imgUrl`` of the card a share makes, for
@@ -200,17 +263,21 @@ class WxJsApi:
         :param url: as for :meth:`config`.
         """
         state = self._state()
-        names = list(state.settings.js_api_list) if js_api_list is None else _names(js_api_list)
+        settings = state.settings
+        names = list(settings.js_api_list) if js_api_list is None else _names(js_api_list)
         if share is not None:
             names += [name for name in SHARE_APIS if name not in names]
-        page = _page(state.settings, url)
+        page = _page(settings, url)
         card = None if share is None else share_card(page, share)
         body = self._body(state, page, names, card)
-        first, *spare = state.settings.jssdk_urls
+        first, *spare = settings.jssdk_urls
         sources = [first]
-        if state.settings.api_base_url == _config.SANDBOX:
-            sources.insert(0, f"{_sandbox().url}/sandbox/bridge.js")  # a phone for any browser
-        return tags(sources, spare, body, nonce)
+        if settings.api_base_url == _config.SANDBOX:
+            # A phone for any browser.
+            phone = "?phone=wecom" if settings.platform == "wecom" else ""
+            sources.insert(0, f"{_sandbox().url}/sandbox/bridge.js{phone}")
+        more = [] if settings.agent_id is None else [_config.AGENT_SDK_URL]
+        return tags(sources, spare, more, body, nonce)
 
     def _body(
         self, state: _State, page: str, names: list[str], share: Mapping[str, str] | None
@@ -226,7 +293,7 @@ class WxJsApi:
             return warning("wx.config was not called: the server has no WeChat ticket just now.")
         state.script_failed = False
         tags = list(settings.open_tag_list)
-        config = _signed(settings.app_id, ticket, page, names, tags, settings.debug)
+        config = _signed(settings, ticket, page, names, tags, settings.debug)
         return config_call(config, share)
 
     # -- for the operator ------------------------------------------------------------------------
@@ -312,7 +379,10 @@ def _build(app: Flask, settings: Settings) -> _State:
         if settings.api_base_url != _config.SANDBOX:
             return settings.api_base_url
         sandbox = _sandbox()
-        sandbox.add_account(settings.app_id, settings.app_secret)
+        if settings.platform == "wecom":
+            sandbox.add_agent(settings.app_id, settings.app_secret, settings.agent_id or "")
+        else:
+            sandbox.add_account(settings.app_id, settings.app_secret)
         return sandbox.url
 
     server = settings.ticket_server
@@ -328,12 +398,19 @@ def _build(app: Flask, settings: Settings) -> _State:
     def open_store() -> Store:
         # The tilde: what an app clears by its own prefix does not start with one. The braces: a
         # Redis Cluster keeps what has the same text in them on one node.
-        account = f"{urlsplit(base_url()).netloc}/{settings.app_id}"
+        where = urlsplit(settings.central_url or base_url())
+        corp = f"~wxjsapi:{{{where.netloc}{where.path}/{settings.app_id}}}:"
+        prefix, shared = corp, {}
+        if settings.platform == "wecom":
+            # Token and agent ticket are the application's own, the other is the whole corp's.
+            prefix = f"{corp}{settings.digest[:8]}-{settings.agent_id or ''}:"
+            shared = {JSAPI_TICKET: corp + JSAPI_TICKET}
         return Store(
             open_cache,
             open_tickets if server is not None else None,
             custom_name=getattr(server, "__name__", type(server).__name__),
-            prefix=f"~wxjsapi:{{{account}}}:",
+            prefix=prefix,
+            shared=shared,
             lease_life=settings.refresh_timeout + _LEASE_EXTRA,
             context=context,
         )
@@ -342,16 +419,8 @@ def _build(app: Flask, settings: Settings) -> _State:
         wanted = settings.background_refresh
         return not the_app().testing if wanted is None else wanted
 
-    upstream: Upstream = WeChat(
-        base_url,
-        settings.app_id,
-        settings.app_secret,
-        stable=settings.token_endpoint == "stable_token",
-    )
-    if settings.access_token_provider is not None:
-        upstream = TokenProvider(upstream, settings.access_token_provider)
     provider = Provider(
-        upstream,
+        _upstream(settings, base_url),
         open_store,
         name=settings.name,
         digest=settings.digest,
@@ -366,6 +435,22 @@ def _build(app: Flask, settings: Settings) -> _State:
     return state
 
 
+def _upstream(settings: Settings, base_url: Callable[[], str]) -> Upstream:
+    """Where the account's tickets come from."""
+    if settings.central_url is not None:
+        return CentralServer(settings.central_url, settings.central_token, settings.app_id)
+    platform = WeCom if settings.platform == "wecom" else WeChat
+    upstream = platform(
+        base_url,
+        settings.app_id,
+        settings.app_secret,
+        stable=settings.token_endpoint == "stable_token",
+    )
+    if settings.access_token_provider is not None:
+        return TokenProvider(upstream, settings.access_token_provider)
+    return upstream
+
+
 def _sandbox() -> Sandbox:
     """The WeChat inside this process."""
     from .sandbox import embedded  # which nobody needs in production
@@ -377,18 +462,21 @@ def _sandbox() -> Sandbox:
 
 
 def _signed(
-    app_id: str, ticket: str, page: str, names: list[str], tags: list[str], debug: bool
+    settings: Settings, ticket: str, page: str, names: list[str], tags: list[str], debug: bool
 ) -> WxConfig:
     noncestr, timestamp = urandom(8).hex(), int(now())  # as secrets.token_hex(8), in less time
-    return {
+    config: WxConfig = {
         "debug": debug,
-        "appId": app_id,
+        "appId": settings.app_id,
         "timestamp": timestamp,
         "nonceStr": noncestr,
         "signature": sign(ticket=ticket, noncestr=noncestr, timestamp=timestamp, url=page),
         "jsApiList": names,
         "openTagList": tags,
     }
+    if settings.platform == "wecom":
+        config["beta"] = True  # or what goes through wx.invoke fails
+    return config
 
 
 def _page(settings: Settings, url: str | None) -> str:

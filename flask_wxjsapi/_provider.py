@@ -620,7 +620,8 @@ class Provider:
     def _renew(self, slot: _Slot, flight: _Flight, session: StoreSession) -> None:
         parent = self.upstream.parent(slot.kind)
         if parent is None:
-            self._fetch(slot, flight, session)
+            rejected = slot.held if flight.mode is Mode.VERIFY else None
+            self._fetch(slot, flight, session, rejected=rejected)
             return
         token = self._slot(parent)
         if self._state(token) is not State.FRESH:

@@ -61,11 +61,18 @@ def config_call(config: Mapping[str, Any], share: Mapping[str, str] | None) -> M
     return Markup("if(window.wx){%s}else{%s}") % (body, missing)
 
 
-def tags(sources: Iterable[str], spare: Iterable[str], body: Markup, nonce: str | None) -> Markup:
+def tags(
+    sources: Iterable[str],
+    spare: Iterable[str],
+    more: Iterable[str],
+    body: Markup,
+    nonce: str | None,
+) -> Markup:
     """The tags that load scripts and then run some statements, in this order.
 
     :param sources: the scripts' URLs; the last one is the JS-SDK's.
     :param spare: where to load the JS-SDK from when that failed.
+    :param more: scripts that build on the JS-SDK.
     :param body: the statements.
     :param nonce: of the page's Content-Security-Policy.
     """
@@ -82,4 +89,4 @@ def tags(sources: Iterable[str], spare: Iterable[str], body: Markup, nonce: str 
         run(Markup("window.wx||document.write(%s);") % htmlsafe_json_dumps(str(load(source))))
         for source in spare
     ]
-    return Markup("\n").join([*map(load, sources), *otherwise, run(body)])
+    return Markup("\n").join([*map(load, sources), *otherwise, *map(load, more), run(body)])

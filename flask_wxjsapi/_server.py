@@ -10,9 +10,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from flask_caching import Cache, backends
 from werkzeug.utils import import_string
@@ -66,23 +66,23 @@ class TicketServer(ABC):
         return None
 
 
-class _JSONSerializer:
-    """What a cachelib backend calls to write and read a value: JSON and nothing else.
+class _TextSerializer:
+    """What a cachelib backend calls to write and read a value: text and nothing else.
 
     Pickle, the default there, runs code for whoever can write to the store.
     """
 
-    def dumps(self, value: Any) -> bytes:
-        return json.dumps(value).encode()
+    def dumps(self, text: str) -> bytes:
+        return text.encode()
 
-    def loads(self, data: bytes | None) -> Any:
-        return None if data is None else json.loads(data)
+    def loads(self, data: bytes | None) -> bytes | None:
+        return data
 
-    def dump(self, value: Any, file: Any) -> None:
-        file.write(self.dumps(value))
+    def dump(self, text: str, file: IO[bytes]) -> None:
+        file.write(text.encode())
 
-    def load(self, file: Any) -> Any:
-        return self.loads(file.read())
+    def load(self, file: IO[bytes]) -> bytes:
+        return file.read()
 
 
 class CacheServer(TicketServer):
@@ -97,10 +97,8 @@ class CacheServer(TicketServer):
         self._directory = directory
         self._damaged: set[str] = set()
         self._local = threading.Lock()
-        # A backend with a serializer gets ours. One without it (memcached) is given text.
-        self._as_text = not hasattr(backend, "serializer")
-        if not self._as_text:
-            backend.serializer = _JSONSerializer()
+        if hasattr(backend, "serializer"):  # which memcached has not: it keeps text as it is
+            backend.serializer = _TextSerializer()
         self._client = getattr(backend, "_write_client", None)
         if self._client is not None:
             # Sentinel reads go to a replica, which may not have what was just written.
@@ -135,9 +133,8 @@ class CacheServer(TicketServer):
         """The JSON object under a key; None for none and for anything else that lies there."""
         self._prepare()
         try:
-            value = self._backend.get(key)
-            if isinstance(value, (str, bytes)):
-                value = json.loads(value)
+            text = self._backend.get(key)
+            value = None if text is None else json.loads(text)
         except Exception as error:
             if not _is_damage(error):
                 raise
@@ -155,8 +152,8 @@ class CacheServer(TicketServer):
         """
         self._prepare()
         self._probe()
-        data = json.dumps(value) if self._as_text else value
-        if self._backend.set(key, data, timeout=math.ceil(min(life, _LONGEST))) is False:
+        timeout = math.ceil(min(life, _LONGEST))
+        if self._backend.set(key, json.dumps(value), timeout=timeout) is False:
             raise OSError("the cache did not take it")
         self._damaged.discard(key)
 
@@ -300,15 +297,10 @@ class CacheSettings:
         return CacheServer(app.extensions["cache"].pop(cache), directory=self.directory)
 
 
-#: The names that Flask-Caching had before its classes', still found in many a tutorial.
+#: The names that Flask-Caching had before its classes', still found in many a tutorial: "redis"
+#: for RedisCache.
 _OLD_NAMES = {
-    "null": "NullCache",
-    "simple": "SimpleCache",
-    "filesystem": "FileSystemCache",
-    "redis": "RedisCache",
-    "redissentinel": "RedisSentinelCache",
-    "rediscluster": "RedisClusterCache",
-    "memcached": "MemcachedCache",
+    name.removesuffix("Cache").lower(): name for name in dir(backends) if name.endswith("Cache")
 }
 
 
@@ -355,6 +347,7 @@ class Store:
     :param make_tickets: the same for the user's own ticket server, if there is one.
     :param custom_name: what the log calls it.
     :param prefix: put before a kind or a name to make a key.
+    :param shared: whole keys of the kinds that other accounts have too.
     :param lease_life: seconds.
     :param context: an application context for each call of the user's server.
     """
@@ -366,26 +359,28 @@ class Store:
         *,
         custom_name: str = "",
         prefix: str,
+        shared: Mapping[str, str] = MappingProxyType({}),
         lease_life: float,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.custom_name = custom_name
         self.prefix = prefix
+        self._shared = shared
         self.lease_life = lease_life
         self.context = context
         self.has_custom_server = make_tickets is not None
-        self._make: dict[str, Callable[[], Any] | None] = {
-            "cache": make_cache,
-            "tickets": make_tickets,
-        }
+        self._make: dict[str, Any] = {"cache": make_cache, "tickets": make_tickets}
         self._servers: dict[str, Any] = {}
         self._down: set[tuple[str, str]] = set()
 
+    def key(self, name: str) -> str:
+        """The key of a kind or of a note."""
+        return self._shared.get(name, self.prefix + name)
+
     def server(self, part: str) -> Any:
         """The server behind ``"cache"`` or ``"tickets"``; two threads get the same one."""
-        make = self._make[part]
-        if part not in self._servers and make is not None:
-            self._servers.setdefault(part, make())
+        if part not in self._servers:
+            self._servers.setdefault(part, self._make[part]())
         return self._servers[part]
 
     def report(self, part: str, use: str, error: Exception | None) -> None:
@@ -396,7 +391,9 @@ class Store:
         if (error is not None) == ((part, use) in self._down):
             return
         extra = {"event": "store_down" if error else "store_up", "store": part, "use": use}
-        name = self._name(part)
+        name = f"The {part} of {self.prefix}"
+        if part == "tickets":
+            name = f"The ticket server {self.custom_name}"
         if error is not None:
             self._down.add((part, use))
             logger.warning(
@@ -410,11 +407,6 @@ class Store:
             self._down.discard((part, use))
             logger.info("%s can be %s again.", name, use, extra={"wxjsapi": extra})
 
-    def _name(self, part: str) -> str:
-        if part == "tickets":
-            return f"The ticket server {self.custom_name}"
-        return f"The {part} of {self.prefix}"
-
 
 class StoreSession:
     """The store during one renewal: a part that failed is left alone for the rest of it."""
@@ -423,14 +415,12 @@ class StoreSession:
         self._store = store
         self._failed: set[str] = set()
         self._lease: Lease | None = None
-        self.is_leased = False  # or need not be, where take_lease() says so
 
     def find(self, kind: str) -> Credential | None:
         """The stored credential; None also where the store does not answer."""
-        key = self._store.prefix + kind
 
         def find(server: Any) -> Credential | None:
-            found = server.find(key)
+            found = server.find(self._store.key(kind))
             if found is None or isinstance(found, Credential):
                 return found
             raise OSError(f"find() returned {type(found).__name__}, not a Credential")
@@ -441,9 +431,8 @@ class StoreSession:
         """Store a credential, unless a newer one is there."""
         stored = self.find(kind)
         if stored is None or credential.is_newer_than(stored):
-            key = self._store.prefix + kind
-            save = methodcaller("save", key, credential)
-            self._attempt(self._part(kind), "written", save)
+            key = self._store.key(kind)
+            self._attempt(self._part(kind), "written", lambda server: server.save(key, credential))
 
     def answers(self, kind: str) -> bool:
         """Whether the store has not failed in this renewal for a kind."""
@@ -455,38 +444,37 @@ class StoreSession:
 
     def note(self, name: str) -> dict[str, Any]:
         """A note of the engine's, or an empty dict."""
-        key = self._store.prefix + name
-        return self._attempt("cache", "read", methodcaller("read", key)) or {}
+        key = self._store.key(name)
+        return self._attempt("cache", "read", lambda cache: cache.read(key)) or {}
 
     def put_note(self, name: str, note: dict[str, Any], life: float) -> None:
         """Keep a note for some seconds."""
-        key = self._store.prefix + name
-        self._attempt("cache", "written", methodcaller("write", key, note, life))
+        key = self._store.key(name)
+        self._attempt("cache", "written", lambda cache: cache.write(key, note, life))
 
     def drop_note(self, name: str) -> None:
-        key = self._store.prefix + name
-        self._attempt("cache", "written", methodcaller("delete", key))
+        key = self._store.key(name)
+        self._attempt("cache", "written", lambda cache: cache.delete(key))
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether this renewal has the lease, or goes on without one where the store is down:
+        there is no record to share then, and a lease would only make the processes queue for one
+        fetch each.
+        """
+        return self._lease is not None or bool(self._failed)
 
     def take_lease(self) -> bool:
-        """Try for the lease, without waiting.
-
-        True without one where the store is down: there is no record to share then, and a lease
-        would only make the processes queue for one fetch each.
-        """
-        self.is_leased = bool(self._failed) or self._has_taken_lease()
+        """Try for the lease, without waiting; whether it :attr:`is_leased` then."""
+        if not self.is_leased:
+            try:
+                lease = self._open_lease()
+                if lease.acquire(blocking=False):
+                    self._lease = lease
+                    self._store.report("lease", "taken", None)
+            except Exception as error:
+                self._fail("lease", "taken", error)
         return self.is_leased
-
-    def _has_taken_lease(self) -> bool:
-        try:
-            lease = self._open_lease()
-            if not lease.acquire(blocking=False):
-                return False
-        except Exception as error:
-            self._fail("lease", "taken", error)
-            return True
-        self._store.report("lease", "taken", None)
-        self._lease = lease
-        return True
 
     def release_lease(self) -> None:
         """Give the lease back, once, whoever calls."""
@@ -502,7 +490,7 @@ class StoreSession:
 
     def _open_lease(self) -> Lease:
         store = self._store
-        key = f"{store.prefix}lease"
+        key = store.key("lease")
         cache: CacheServer = store.server("cache")
         if not store.has_custom_server:
             return cache.lease(key, store.lease_life)

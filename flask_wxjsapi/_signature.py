@@ -1,7 +1,8 @@
-"""The signature of ``wx.config``."""
+"""The signatures of ``wx.config`` and of a card."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha1
 
 
@@ -20,4 +21,18 @@ def sign(*, ticket: str, noncestr: str, timestamp: int | str, url: str) -> str:
     text = f"jsapi_ticket={ticket}&noncestr={noncestr}&timestamp={timestamp}&url={url}"
     # SHA-1 is WeChat's choice and protects nothing of ours: hence usedforsecurity=False,
     # without which a FIPS build refuses it.
+    return sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def sign_card(values: Iterable[str | int]) -> str:
+    """Sign a card (卡券) for ``wx.addCard`` and ``wx.chooseCard``.
+
+    Source: appendix 4 of the JS-SDK documentation (附录4-卡券扩展字段及签名生成算法).
+
+    :param values: the values that the call sends, in any order, ``wxjsapi.card_ticket`` among
+        them: for a card's extension (``cardExt``) timestamp, card id, code, openid and nonce; for
+        ``chooseCard`` app id, location id, timestamp, nonce, card id and card type.
+    :returns: 40 hexadecimal digits.
+    """
+    text = "".join(sorted(map(str, values)))
     return sha1(text.encode(), usedforsecurity=False).hexdigest()

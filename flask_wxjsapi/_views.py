@@ -1,9 +1,14 @@
-"""The endpoints under URL_PREFIX: signatures for single-page apps, and the script that asks."""
+"""The endpoints under URL_PREFIX: signatures for single-page apps, the script that asks for them,
+and tickets for other services.
+"""
 
 from __future__ import annotations
 
+import hmac
 import json
+import logging
 import re
+import time
 from functools import cache, partial
 from importlib import resources
 from typing import Any
@@ -11,10 +16,15 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
+from ._client import fingerprint
 from ._config import SANDBOX, Settings
+from ._credential import JSAPI_TICKET
 from ._url import check_page, is_origin_of
 from .errors import TicketUnavailable
 
+logger = logging.getLogger(__name__)
+
+_QUIET = 60.0  # seconds between two lines in the log that say the same of the same client
 _CLIENT_LIFE = 3600  # seconds a browser keeps client.js; then it asks whether there is another
 _CLIENT_TYPES = {"js": "text/javascript", "mjs": "text/javascript", "d.ts": "text/plain"}
 
@@ -26,10 +36,15 @@ def blueprint(settings: Settings) -> Blueprint:
     views.add_url_rule("/config", "config", partial(_config, settings))
     client = "/client.<any(js, mjs, 'd.ts'):form>"
     views.add_url_rule(client, "client", partial(_client, settings))
+    if settings.central_tokens:
+        # One that no page gets at: without the headers that let other hosts' scripts read it.
+        views.add_url_rule("/ticket", "ticket", partial(_ticket, settings, _Log(settings.name)))
 
     @views.after_request
     def share_with_page_hosts(response: Response) -> Response:
         response.headers["X-Content-Type-Options"] = "nosniff"
+        if request.endpoint == f"{name}.ticket":
+            return response
         response.vary.add("Origin")
         origin = request.headers.get("Origin", "")
         if is_origin_of(origin, _hosts(settings)):
@@ -51,11 +66,12 @@ def _config(settings: Settings) -> Response:
         if request.args.get("rejected") == "1":
             # Without the query, which may carry somebody's OAuth code into the log.
             wxjsapi._state().provider.verify(re.split("[?#]", url, maxsplit=1)[0])
-        return _answer(wxjsapi.config(url=url))
+        answer = wxjsapi.config(url=url)
+        if settings.agent_id is not None:
+            answer["agentConfig"] = wxjsapi.agent_config(url=url)
+        return _answer(answer)
     except TicketUnavailable as error:
-        response = _answer({"error": "There is no WeChat ticket at the moment."}, 503)
-        response.retry_after = error.retry_after
-        return response
+        return _unavailable(error)
 
 
 def _page_to_sign(settings: Settings) -> str:
@@ -81,11 +97,89 @@ def _hosts(settings: Settings) -> list[str]:
     return hosts
 
 
+def _unavailable(error: TicketUnavailable) -> Response:
+    response = _answer({"error": "There is no WeChat ticket at the moment."}, 503)
+    response.retry_after = error.retry_after
+    return response
+
+
 def _answer(value: Any, status: int = 200) -> Response:
     response = jsonify(value)
     response.status_code = status
     response.cache_control.no_store = True
     return response
+
+
+# -- the ticket ------------------------------------------------------------------------------------
+
+
+class _Log:
+    """One line a minute for each of those who fetch tickets, and one for all strangers."""
+
+    def __init__(self, account: str) -> None:
+        self._account = account
+        self._said: dict[str | None, float] = {}
+
+    def note(self, client: str | None, kind: str) -> None:
+        now = time.monotonic()
+        if now - self._said.get(client, -_QUIET) < _QUIET:
+            return
+        self._said[client] = now
+        facts = {"account": self._account, "client": client, "kind": kind}
+        if client is None:
+            logger.warning(
+                "Somebody at %s asked for the %s without a bearer token of CENTRAL_TOKENS.",
+                request.remote_addr,
+                kind,
+                extra={"wxjsapi": {"event": "central_refused", **facts}},
+            )
+        else:
+            logger.info(
+                "%s fetched the %s.",
+                client,
+                kind,
+                extra={"wxjsapi": {"event": "central_served", **facts}},
+            )
+
+
+def _ticket(settings: Settings, log: _Log) -> Response:
+    """``GET ticket?kind=…``: a ticket for another service, and how long it lasts.
+
+    ``rejected`` is the fingerprint of one with which a page's signature was called invalid.
+    """
+    client = _client_name(settings.central_tokens)
+    kind = request.args.get("kind", JSAPI_TICKET)
+    if client is None:
+        log.note(None, "ticket")
+        response = _answer({"error": "A bearer token of CENTRAL_TOKENS is needed."}, 401)
+        response.headers["WWW-Authenticate"] = 'Bearer realm="wxjsapi"'
+        return response
+    if kind not in settings.ticket_kinds:
+        return _answer({"error": f"kind is one of {', '.join(settings.ticket_kinds)}."}, 400)
+    provider = current_app.extensions["wxjsapi"][settings.name]._state().provider
+    try:
+        credential = provider.get(kind)
+        if request.args.get("rejected") == fingerprint(credential.value):
+            provider.verify(f"a page of {client}", kind)
+            credential = provider.get(kind)
+    except TicketUnavailable as error:
+        return _unavailable(error)
+    log.note(client, kind)
+    # What is left of its life, and not when it ends: two clocks need not agree.
+    life = max(1, int(credential.expires_at - time.time()))
+    return _answer(
+        {"app_id": settings.app_id, "kind": kind, "value": credential.value, "expires_in": life}
+    )
+
+
+def _client_name(tokens: dict[str, str]) -> str | None:
+    """Whose bearer token a request has; all are compared, however early one fits."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    name = None
+    for client, token in tokens.items():
+        if hmac.compare_digest(given.strip().encode("utf-8", "replace"), token.encode()):
+            name = client
+    return name if scheme.lower() == "bearer" else None
 
 
 # -- the script ------------------------------------------------------------------------------------
@@ -117,7 +211,7 @@ def _bridge(settings: Settings) -> str:
         return ""
     from .sandbox import embedded
 
-    return embedded().bridge_script()
+    return embedded().bridge_script("wecom" if settings.platform == "wecom" else "wechat")
 
 
 @cache

@@ -16,7 +16,9 @@
   const nonced = document.querySelector("script[nonce]");
 
   // WeChat compares the address that was loaded first on iOS, and the one shown on Android.
-  let kind = /iPhone|iPad|iPod/.test(navigator.userAgent) ? "landing" : "current";
+  // WeCom compares the one shown everywhere.
+  const agent = navigator.userAgent;
+  let kind = /iPhone|iPad|iPod/.test(agent) && !/wxwork/i.test(agent) ? "landing" : "current";
   let queue = Promise.resolve();
 
   function withoutHash(url) {

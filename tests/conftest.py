@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -17,6 +18,11 @@ from flask import Flask
 from flask_wxjsapi import WxJsApi
 from flask_wxjsapi import sandbox as sandbox_module
 from flask_wxjsapi.sandbox import Sandbox
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in its background like that, and programs started here would be deaf
+    # to Ctrl-C as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: An app whose page is signed, for the example tests of the documentation to run against.
 APP_OF_THE_EXAMPLES = """

@@ -775,7 +775,7 @@ def test_doctor_compares_no_clock_with_an_unreadable_date(
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ({"WXJSAPI_APP_ID": "my-app"}, "WXJSAPI_APP_ID is not of the form"),
+        ({"WXJSAPI_APP_ID": "my-app"}, "WXJSAPI_APP_ID has 6 characters, not the form wx"),
         ({"WXJSAPI_APP_SECRET": "short"}, "WXJSAPI_APP_SECRET has 5 characters"),
         ({"WXJSAPI_JSSDK_URL": "https://cdn.example/x.js"}, "WXJSAPI_JSSDK_URL"),
         ({"WXJSAPI_PUBLIC_ORIGIN": "http://shop.example"}, "WXJSAPI_PUBLIC_ORIGIN"),

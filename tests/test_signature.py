@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_wxjsapi import sign
+from flask_wxjsapi import sign, sign_card
 
 # Appendix 1 of the JS-SDK documentation.
 TICKET = "sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg"
@@ -129,3 +130,28 @@ def test_pure() -> None:
     reached = inspect.getclosurevars(sign)
     assert set(reached.globals) == {"sha1"}
     assert {**reached.nonlocals, **reached.builtins} == {}
+
+
+# -- cards -----------------------------------------------------------------------------------------
+
+# The documentation of the JS-SDK has these values and this signature.
+CARD_VALUES = [
+    "1231404896", "6881434008071", "ojZ8YtyVyr30HheH3CM73y7h4jJE", "pjZ8Yt1XGILfi-FUsewpnnolGgZk",
+]  # fmt: skip
+CARD_SIGNATURE = "f137ab68b7f8112d20ee528ab6074564e2796250"
+
+
+@pytest.mark.parametrize("values", list(itertools.permutations(CARD_VALUES)))
+def test_card_vector_in_any_order(values: tuple[str, ...]) -> None:
+    """Sorting is part of the signature, so that a caller need not know the order."""
+    assert sign_card(values) == CARD_SIGNATURE
+
+
+def test_card_values_may_be_numbers() -> None:
+    """A timestamp is one in Python; it is sorted as text: 1231404896 before 6881434008071."""
+    assert sign_card([6881434008071, 1231404896, *CARD_VALUES[2:]]) == CARD_SIGNATURE
+
+
+def test_card_values_are_sorted_as_text() -> None:
+    """10 stands before 9, capitals before small letters."""
+    assert sign_card([9, 10, "b", "B", ""]) == hashlib.sha1(b"109Bb").hexdigest()
