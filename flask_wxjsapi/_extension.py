@@ -289,7 +289,9 @@ class WxJsApi:
         except TicketUnavailable as error:
             if not state.script_failed:
                 state.script_failed = True
-                logger.warning("Pages render without wx.config: %s", error.__cause__ or error)
+                whose = "" if self.name == "default" else f" of {self.name}"
+                cause = error.__cause__ or error
+                logger.warning("Pages%s render without wx.config: %s", whose, cause)
             return warning("wx.config was not called: the server has no WeChat ticket just now.")
         state.script_failed = False
         tags = list(settings.open_tag_list)

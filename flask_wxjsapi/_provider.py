@@ -220,6 +220,7 @@ class Provider:
         self.upstream = upstream
         self._open_store = open_store
         self._name = name
+        self._whose = "" if name == "default" else f" of {name}"  # in the log
         self._digest = digest
         self._ahead = refresh_ahead
         self._timeout = refresh_timeout
@@ -632,8 +633,9 @@ class Provider:
         if not token.was_rejected:
             token.was_rejected = True
             logger.warning(
-                "WeChat no longer takes the access token: something else made it invalid. "
+                "WeChat no longer takes the access token%s: something else made it invalid. "
                 "A new one is asked for, once.",
+                self._whose,
                 extra=self._extra("token_rejected", token.kind),
             )
         self._look(token, session)
@@ -731,8 +733,9 @@ class Provider:
         if failed is not None:
             session.drop_note(_note(slot))
         logger.info(
-            "The %s was renewed%s.",
+            "The %s%s was renewed%s.",
             slot.kind,
+            self._whose,
             f" after {failed.failures} failures" if failed else "",
             extra=self._extra("recovered" if failed else "refreshed", slot.kind),
         )
@@ -766,8 +769,9 @@ class Provider:
         session.put_note(_note(slot), back_off.to_note(self._digest), back_off.note_life)
         if last is None or last.cause != back_off.cause:
             logger.warning(
-                "The %s was not renewed. %s Next try in %.0f s.",
+                "The %s%s was not renewed. %s Next try in %.0f s.",
                 slot.kind,
+                self._whose,
                 error,
                 back_off.delay,
                 extra=self._extra("refresh_failed", slot.kind, retry_at=back_off.retry_at),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import math
 import re
 import time
 from functools import cache, partial
@@ -38,7 +39,7 @@ def blueprint(settings: Settings) -> Blueprint:
     views.add_url_rule(client, "client", partial(_client, settings))
     if settings.central_tokens:
         # One that no page gets at: without the headers that let other hosts' scripts read it.
-        views.add_url_rule("/ticket", "ticket", partial(_ticket, settings, _Log(settings.name)))
+        views.add_url_rule("/ticket", "ticket", partial(_ticket, settings, {}))
 
     @views.after_request
     def share_with_page_hosts(response: Response) -> Response:
@@ -113,44 +114,22 @@ def _answer(value: Any, status: int = 200) -> Response:
 # -- the ticket ------------------------------------------------------------------------------------
 
 
-class _Log:
-    """One line a minute for each of those who fetch tickets, and one for all strangers."""
-
-    def __init__(self, account: str) -> None:
-        self._account = account
-        self._said: dict[str | None, float] = {}
-
-    def note(self, client: str | None, kind: str) -> None:
-        now = time.monotonic()
-        if now - self._said.get(client, -_QUIET) < _QUIET:
-            return
-        self._said[client] = now
-        facts = {"account": self._account, "client": client, "kind": kind}
-        if client is None:
-            logger.warning(
-                "Somebody at %s asked for the %s without a bearer token of CENTRAL_TOKENS.",
-                request.remote_addr,
-                kind,
-                extra={"wxjsapi": {"event": "central_refused", **facts}},
-            )
-        else:
-            logger.info(
-                "%s fetched the %s.",
-                client,
-                kind,
-                extra={"wxjsapi": {"event": "central_served", **facts}},
-            )
-
-
-def _ticket(settings: Settings, log: _Log) -> Response:
+def _ticket(settings: Settings, said: dict[str | None, float]) -> Response:
     """``GET ticket?kind=…``: a ticket for another service, and how long it lasts.
 
     ``rejected`` is the fingerprint of one with which a page's signature was called invalid.
+
+    :param said: when the log last had a line for a client; None stands for all strangers.
     """
     client = _client_name(settings.central_tokens)
     kind = request.args.get("kind", JSAPI_TICKET)
     if client is None:
-        log.note(None, "ticket")
+        if _is_time_to_log(said, None):
+            logger.warning(
+                "Somebody at %s asked for a ticket without a bearer token of CENTRAL_TOKENS.",
+                request.remote_addr,
+                extra={"wxjsapi": {"event": "central_refused", "account": settings.name}},
+            )
         response = _answer({"error": "A bearer token of CENTRAL_TOKENS is needed."}, 401)
         response.headers["WWW-Authenticate"] = 'Bearer realm="wxjsapi"'
         return response
@@ -164,12 +143,27 @@ def _ticket(settings: Settings, log: _Log) -> Response:
             credential = provider.get(kind)
     except TicketUnavailable as error:
         return _unavailable(error)
-    log.note(client, kind)
+    if _is_time_to_log(said, client):
+        facts = {"account": settings.name, "client": client, "kind": kind}
+        logger.info(
+            "%s fetched the %s.",
+            client,
+            kind,
+            extra={"wxjsapi": {"event": "central_served", **facts}},
+        )
     # What is left of its life, and not when it ends: two clocks need not agree.
     life = max(1, int(credential.expires_at - time.time()))
     return _answer(
         {"app_id": settings.app_id, "kind": kind, "value": credential.value, "expires_in": life}
     )
+
+
+def _is_time_to_log(said: dict[str | None, float], client: str | None) -> bool:
+    now = time.monotonic()
+    if now - said.get(client, -math.inf) < _QUIET:
+        return False
+    said[client] = now
+    return True
 
 
 def _client_name(tokens: dict[str, str]) -> str | None:

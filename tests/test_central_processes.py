@@ -1,0 +1,114 @@
+"""One central server and two client apps with two workers each, all of them real processes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from flask_wxjsapi.sandbox import Sandbox
+
+from .conftest import wait_until
+from .processes import Gunicorn, at_once
+
+pytestmark = pytest.mark.processes
+
+LIFE = 8.0  # seconds
+TOKENS = {"first": "first-first-first-first", "second": "second-second-second"}
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(ticket="remaining", token_lifetime=60, ticket_lifetime=LIFE).serve() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def apps(sandbox: Sandbox, tmp_path: Path) -> Iterator[tuple[Gunicorn, list[Gunicorn]]]:
+    """The server and its clients, of which none has been asked for a ticket yet."""
+
+    def gunicorn(name: str, **config: str) -> Gunicorn:
+        directory = tmp_path / name
+        directory.mkdir()
+        shared = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(directory / "cache")}
+        return Gunicorn(sandbox, directory, "--workers", "2", "--threads", "8", **shared, **config)
+
+    server = gunicorn(
+        "server", WXJSAPI_URL_PREFIX="/wxjsapi", WXJSAPI_CENTRAL_TOKENS=json.dumps(TOKENS)
+    )
+    clients = [
+        gunicorn(
+            name,
+            WXJSAPI_CENTRAL_URL=f"{server.url}/wxjsapi",
+            WXJSAPI_CENTRAL_TOKEN=token,
+            # Not those of the sandbox: a client has neither.
+            WXJSAPI_APP_SECRET="null",
+            WXJSAPI_API_BASE_URL="null",
+        )
+        for name, token in TOKENS.items()
+    ]
+    with ExitStack() as stack:
+        for each in (server, *clients):
+            stack.enter_context(each)
+        yield server, clients
+
+
+def read(client: Gunicorn) -> tuple[int, float, Any]:
+    """Status, seconds it took, and the ticket."""
+    started = time.monotonic()
+    response = requests.get(f"{client.url}/ticket", timeout=30)
+    ticket = response.json()["ticket"] if response.ok else None
+    return response.status_code, time.monotonic() - started, ticket
+
+
+def test_one_call_for_all_and_a_life_without_the_server(
+    sandbox: Sandbox, apps: tuple[Gunicorn, list[Gunicorn]]
+) -> None:
+    """Cold readers everywhere cost one call; then the server dies, and comes back."""
+    server, clients = apps
+    found = at_once(16, lambda: [read(client) for client in clients])
+    tickets = {ticket for reads in found for _, _, ticket in reads}
+    assert len(tickets) == 1
+    assert {status for reads in found for status, _, _ in reads} == {200}
+    assert sandbox.calls == {"stable_token": 1, "getticket": 1}
+
+    server.process.kill()  # the master alone: its workers see that and end
+    server.process.wait()
+    wait_until(lambda: not _answers(server), what="the server is gone")
+
+    # What they have lasts until it ends, and nobody waits for it.
+    ended: set[str] = set()
+    deadline = time.monotonic() + 3 * LIFE
+    while len(ended) < len(clients):
+        assert time.monotonic() < deadline
+        for client in clients:
+            status, _, ticket = read(client)
+            if status == 503:
+                ended.add(client.url)
+            else:
+                assert (status, ticket in tickets) == (200, True)
+        time.sleep(0.1)
+
+    # Then all fail, and fast: the back-off answers, not one connection after the other.
+    assert {
+        status for reads in at_once(8, lambda: [read(c) for c in clients]) for status, _, _ in reads
+    } == {503}
+
+    with server:
+        for client in clients:
+            wait_until(lambda client=client: read(client)[0] == 200, 40, "the client heals")
+        (served,) = {read(client)[2] for client in clients}
+        assert served not in tickets
+
+
+def _answers(server: Gunicorn) -> bool:
+    try:
+        return requests.get(f"{server.url}/threads", timeout=1).ok
+    except requests.RequestException:
+        return False
