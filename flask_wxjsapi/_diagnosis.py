@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import quote, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
+from markupsafe import escape
 from werkzeug.wrappers import Request
 
 
@@ -41,105 +42,85 @@ class Diagnosis:
 TEXTS: dict[str, list[str]] = {
     name: [line.strip() for line in lines.splitlines()]
     for name, lines in re.findall(
-        r"^(\w+)\n((?:    .+\n)+)",
+        r"^(\w+): (.+\n(?:    .+\n)+)",
         """
-valid
-    The signature is right for this URL and ticket.
+valid: The signature is right for this URL and ticket.
     If WeChat refuses it all the same, compare appId with the account of the ticket.
     签名正确，与该URL和 jsapi_ticket 相符。
     如果微信仍然报错，请检查 appId 与获取 jsapi_ticket 的公众号是否一致。
-share
-    The signed URL and the page's differ in what WeChat adds to a shared page (from=…).
+share: The signed URL and the page's differ in what WeChat adds to a shared page (from=…).
     Take the URL anew for every request, and cache no page that holds a signature.
     签名用的URL与当前网页的URL相差分享时追加的参数（from=…、isappinstalled=… 等）。
     URL 必须动态获取，不能写死；也不要缓存带有签名的页面。
-query
-    The signed URL lacks the query or a part of it.
+query: The signed URL lacks the query or a part of it.
     Send it to the server as ?url= + encodeURIComponent(location.href.split('#')[0]).
     签名用的URL缺少全部或部分查询参数。
     前端把URL传给后端时，请用 encodeURIComponent(location.href.split('#')[0])。
-slash
-    The signed URL differs from the page's in a slash, ? or & at the end.
+slash: The signed URL differs from the page's in a slash, ? or & at the end.
     Sign location.href.split('#')[0] exactly as the browser has it; in a view leave url= out.
     签名用的URL与当前网页的URL在末尾相差一个 /、? 或 &。
     请原样使用浏览器中的 location.href.split('#')[0] 签名；在视图函数中不要传 url=。
-scheme
-    The signed URL has http where the page has https, or the reverse.
+scheme: The signed URL has http where the page has https, or the reverse.
     Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
     签名用的URL协议不对：http 与 https 弄反了。
     请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
-port
-    The signed URL has another port than the page's.
+port: The signed URL has another port than the page's.
     Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
     签名用的URL端口与当前网页的URL不同。
     请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
-host
-    The signed URL has another host than the page's (www., upper case, an inner address).
+host: The signed URL has another host than the page's (www., upper case, an inner address).
     Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
     签名用的URL域名与当前网页的URL不同（www.、大小写或内网地址）。
     请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
-path
-    The signed URL lacks the beginning of the page's: the origin or a part of the path.
+path: The signed URL lacks the beginning of the page's: the origin or a part of the path.
     Sign the whole URL; for a prefix that a proxy takes away, let ProxyFix pass it on.
     签名用的URL缺少开头部分：域名，或被反向代理去掉的路径前缀。
     请用完整的URL签名；反向代理去掉的路径前缀可由 ProxyFix 传递。
-hash
-    The hash was signed along with the URL.
+hash: The hash was signed along with the URL.
     Cut it off: location.href.split('#')[0].
     签名时带上了 # 及其后面部分。
     签名用的URL不包含#及其后面部分，请用 location.href.split('#')[0]。
-unescaped
-    The signed URL was un-escaped (%E4%B8%AD became 中, %2F became /), as request.url is.
+unescaped: The signed URL was un-escaped (%E4%B8%AD became 中, %2F became /), as request.url is.
     Sign location.href.split('#')[0] exactly as the browser has it; in a view leave url= out.
     签名用的URL被解码了（如 %E4%B8%AD 变成“中”），Flask 的 request.url 就是这样。
     请原样使用浏览器中的 location.href.split('#')[0] 签名；在视图函数中不要传 url=。
-escaped
-    The signed URL was escaped twice, or in another way than the browser's.
+escaped: The signed URL was escaped twice, or in another way than the browser's.
     Undo encodeURIComponent once, and change no escape.
     签名用的URL被多编码了一次，或编码方式与浏览器不同。
     encodeURIComponent 的结果只解码一次，不要再改动编码。
-html
-    The signed URL was written for HTML or a script: &amp; in place of &.
+html: The signed URL was written for HTML or a script: &amp; in place of &.
     Sign the URL first, then escape what goes into the page.
     签名用的URL被 HTML 转义了：& 变成了 &amp;。
     请先用原始URL签名，再对输出到页面的内容转义。
-ticket
-    Another ticket made the signature: {}.
+ticket: Another ticket made the signature: {}.
     Let all processes and services take the ticket from one place.
     签名用的是另一个 jsapi_ticket：{}。
     所有进程和服务应从同一处（中控服务器）获取 jsapi_ticket。
-access_token
-    The access_token was signed in place of the jsapi_ticket.
+access_token: The access_token was signed in place of the jsapi_ticket.
     Use wxjsapi.ticket, which was fetched with the access_token.
     签名时误把 access_token 当作 jsapi_ticket。
     请用 wxjsapi.ticket，它是用 access_token 换来的 jsapi_ticket。
-swapped
-    The nonce and the timestamp were exchanged.
+swapped: The nonce and the timestamp were exchanged.
     Give wx.config the nonceStr and timestamp of the call that made the signature.
     noncestr 与 timestamp 弄反了。
     wx.config 中的 nonceStr、timestamp 必须与生成签名时所用的完全一致。
-names
-    The signed text has other names, such as nonceStr for noncestr.
+names: The signed text has other names, such as nonceStr for noncestr.
     Sign jsapi_ticket=…&noncestr=…&timestamp=…&url=…; wxjsapi.config() does.
     签名串中的参数名不对：应全部小写，如 noncestr 而不是 nonceStr。
     签名串应为 jsapi_ticket=…&noncestr=…&timestamp=…&url=…，用 wxjsapi.config() 即可。
-order
-    The signed text has its parts in another order.
+order: The signed text has its parts in another order.
     Sign jsapi_ticket=…&noncestr=…&timestamp=…&url=…; wxjsapi.config() does.
     签名串中参数的顺序不对。
     签名串应为 jsapi_ticket=…&noncestr=…&timestamp=…&url=…，用 wxjsapi.config() 即可。
-timestamp
-    The timestamp was signed in another form, such as milliseconds.
+timestamp: The timestamp was signed in another form, such as milliseconds.
     Sign whole seconds, and give wx.config the same.
     签名用的 timestamp 形式不同，例如用了毫秒。
     timestamp 用整数秒，签名与 wx.config 中保持一致。
-algorithm
-    The signature is not SHA-1 in lower-case hex digits but {}.
+algorithm: The signature is not SHA-1 in lower-case hex digits but {}.
     Use wxjsapi.config(), or SHA-1 and hexdigest().
     签名算法不对：应为小写十六进制的 SHA-1，而不是 {}。
     请用 wxjsapi.config()，或 SHA-1 的 hexdigest()。
-unknown
-    None of the usual mistakes makes it. It may be an earlier ticket, a ticket or appId of \
+unknown: None of the usual mistakes makes it. It may be an earlier ticket, a ticket or appId of \
 another account, the nonce or timestamp of another call, or a cached page.
     Copy all values from one page load, and see that the page is not cached.
     常见的错误都得不到这个签名。可能 jsapi_ticket 已更新，或 jsapi_ticket、appId 属于另一个公众号，\
@@ -266,14 +247,17 @@ def _escaped(url: str) -> Iterator[str]:
 
 
 def _html(url: str) -> Iterator[str]:
-    for escape in ("&amp;", "&#38;", "\\u0026"):
-        yield url.replace("&", escape)
+    for ampersand in ("&amp;", "&#38;", "\\u0026"):
+        yield url.replace("&", ampersand)
     yield html.escape(url)
-    yield html.escape(url).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")  # Jinja
+    yield str(escape(url))  # as Jinja does
     yield html.unescape(url)
 
 
-def _parsed(vary: Callable[[_Url], Iterable[str]]) -> Callable[[str], Iterator[str]]:
+_Vary = Callable[[str], Iterable[str]]
+
+
+def _parsed(vary: Callable[[_Url], Iterator[str]]) -> _Vary:
     def vary_text(text: str) -> Iterator[str]:
         if match := _URL.fullmatch(text):
             yield from vary(_Url(*(part or "" for part in match.groups())))
@@ -281,40 +265,48 @@ def _parsed(vary: Callable[[_Url], Iterable[str]]) -> Callable[[str], Iterator[s
     return vary_text
 
 
-#: In the order they are named in and, in pairs, applied in: what a framework or template does to
-#: the text comes after what is wrong with the address.
-_STRUCTURE = {"slash": _slash, "share": _share, "query": _query, "scheme": _scheme, "port": _port}
-_STRUCTURE |= {"host": _host, "path": _path}
-_SPELLING = {"unescaped": _unescaped, "escaped": _escaped, "html": _html}
+def _mistakes(fragment: str) -> dict[str, _Vary]:
+    """Cause -> what it makes of a URL.
 
+    In the order they are named in and, in pairs, applied in: what a framework or template does to
+    the text comes after what is wrong with the address.
 
-class _Urls:
-    """The URLs that people sign in place of a page's.
-
-    :param page: the right one.
     :param fragment: the hash, with its ``#``.
     """
+    return {
+        "slash": _parsed(_slash),
+        "share": _parsed(_share),
+        "query": _parsed(_query),
+        "scheme": _parsed(_scheme),
+        "port": _parsed(_port),
+        "host": _parsed(_host),
+        "path": _parsed(_path),
+        "hash": lambda url: [url + fragment],
+        "unescaped": _unescaped,
+        "escaped": _escaped,
+        "html": _html,
+    }
 
-    def __init__(self, page: str, fragment: str) -> None:
-        self._causes: dict[str, Callable[[str], Iterable[str]]] = {
-            **{cause: _parsed(vary) for cause, vary in _STRUCTURE.items()},
-            "hash": lambda url: [url + fragment],
-            **_SPELLING,
-        }
-        #: URL -> the one mistake that makes it.
-        self.single: dict[str, str] = {page: "valid"}
-        for cause, vary in self._causes.items():
-            for url in vary(page):
-                self.single.setdefault(url, cause)
-        del self.single[page]
 
-    def double(self) -> Iterator[tuple[str, str]]:
-        """Those of two mistakes, and which two."""
-        order = list(self._causes)
-        for url, first in self.single.items():
-            for second in order[order.index(first) + 1 :]:
-                for changed in self._causes[second](url):
-                    yield changed, f"{first}+{second}"
+def _wrong_urls(page: str, mistakes: Mapping[str, _Vary]) -> dict[str, str]:
+    """URL -> the one mistake that makes it."""
+    urls = {page: "valid"}
+    for cause, vary in mistakes.items():
+        for url in vary(page):
+            urls.setdefault(url, cause)
+    del urls[page]
+    return urls
+
+
+def _twice_wrong(
+    urls: Mapping[str, str], mistakes: Mapping[str, _Vary]
+) -> Iterator[tuple[str, str]]:
+    """URLs of two mistakes, and which two."""
+    order = list(mistakes)
+    for url, first in urls.items():
+        for second in order[order.index(first) + 1 :]:
+            for changed in mistakes[second](url):
+                yield changed, f"{first}+{second}"
 
 
 # -- what people sign in place of the rest ---------------------------------------------------------
@@ -352,33 +344,26 @@ def _forms(right: _Values) -> Iterator[tuple[str, str]]:
         yield "order", "&".join(f"{name}={value}" for name, value in parts)
 
 
-def _texts(
-    right: _Values, fragment: str, others: Mapping[str, str]
-) -> Iterator[tuple[str, str, str]]:
-    """Cause, signed text and the label of the ticket in it."""
-    urls = _Urls(right.url, fragment)
+def _texts(right: _Values, fragment: str, others: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Cause and signed text, the likely ones first."""
+    mistakes = _mistakes(fragment)
+    urls = _wrong_urls(right.url, mistakes)
     tickets = [
-        (
-            "access_token" if label == "access_token" else "ticket",
-            right._replace(ticket=other),
-            label,
-        )
+        ("access_token" if label == "access_token" else "ticket", right._replace(ticket=other))
         for label, other in others.items()
     ]
-    yield "valid", right.text(), ""
-    for url, cause in urls.single.items():
-        yield cause, right._replace(url=url).text(), ""
-    for cause, values, label in tickets:
-        yield cause, values.text(), label
-    for cause, text in _forms(right):
-        yield cause, text, ""
-    for (cause, values, label), (url, first) in product(tickets, urls.single.items()):
-        yield f"{first}+{cause}", values._replace(url=url).text(), label
-    for url, cause in urls.double():
-        yield cause, right._replace(url=url).text(), ""
+    yield "valid", right.text()
+    for url, cause in urls.items():
+        yield cause, right._replace(url=url).text()
+    for cause, values in tickets:
+        yield cause, values.text()
+    yield from _forms(right)
+    for (cause, values), (url, first) in product(tickets, urls.items()):
+        yield f"{first}+{cause}", values._replace(url=url).text()
+    for url, causes in _twice_wrong(urls, mistakes):
+        yield causes, right._replace(url=url).text()
     for ms in range(1000):
-        milliseconds = f"{right.timestamp}{ms:03}"
-        yield "timestamp", right._replace(timestamp=milliseconds).text(), ""
+        yield "timestamp", right._replace(timestamp=f"{right.timestamp}{ms:03}").text()
 
 
 # -- the one thing that others call ----------------------------------------------------------------
@@ -412,7 +397,7 @@ def diagnose(
     others = {label: other for label, other in others.items() if other not in ("", ticket)}
     digest, algorithm = signature.lower(), _ALGORITHMS[len(signature)]
     budget = _MOST
-    for cause, text, label in _texts(right, mark + fragment, others):
+    for cause, text in _texts(right, mark + fragment, others):
         budget -= len(text)
         if budget < 0:
             break
@@ -420,6 +405,9 @@ def diagnose(
         if hashlib.new(algorithm, data, usedforsecurity=False).hexdigest() == digest:
             if algorithm != "sha1" or signature != digest:
                 cause = "algorithm" if cause == "valid" else f"{cause}+algorithm"
+            label = next(
+                (name for name, other in others.items() if f"jsapi_ticket={other}&" in text), ""
+            )
             for secret in (ticket, *others.values()):
                 text = text.replace(secret, "***")
             # What was un-escaped may be meant for the terminal it will be shown on.

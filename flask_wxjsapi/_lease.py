@@ -50,7 +50,7 @@ class FileLease:
 
     def acquire(self, blocking: bool = False) -> bool:
         try:
-            self._lock.acquire(timeout=-1 if blocking else 0)
+            self._lock.acquire(blocking=blocking)
         except Timeout:
             return False
         return True

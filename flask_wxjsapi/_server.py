@@ -222,7 +222,6 @@ class CacheServer(TicketServer):
 #: cachelib passes over files that end like this when it lists, clears and evicts.
 CACHELIB_SKIPS = ".__wz_cache"
 
-
 #: Bytes for which there must be room before a file is written: more than any record has.
 _PROBE = 8192
 
@@ -255,26 +254,24 @@ class CacheSettings:
 
     def __init__(self, config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
         merged = {key: config[key] for key in config if key.startswith("CACHE_")} | dict(overrides)
-        name = merged.get("CACHE_TYPE") or "NullCache"
-        name = _OLD_NAMES.get(name, name)
-        if isinstance(name, str) and name.rpartition(".")[2] in ("NullCache", "null"):
+        name, backend = _named_backend(merged.get("CACHE_TYPE") or "NullCache")
+        self.directory: Path | None = None
+        options = dict(merged.get("CACHE_OPTIONS") or {})
+        if backend is backends.NullCache:
             name = "SimpleCache"
             logger.info(
                 "CACHE_TYPE is not set: each process keeps its own ticket in memory. Several "
                 "processes share one with CACHE_TYPE FileSystemCache or RedisCache."
             )
-        self._factory = _imported(name)
-        self.directory: Path | None = None
-        options = dict(merged.get("CACHE_OPTIONS") or {})
-        if self._is_a(backends.FileSystemCache):
+        elif issubclass(backend, backends.FileSystemCache):
             if not merged.get("CACHE_DIR"):
                 raise RuntimeError("CACHE_DIR is not set, and FileSystemCache needs it.")
             # Of our own, so that the app's clear() and eviction do not touch it; named so that
             # cachelib does not stumble over a directory among its files.
             self.directory = Path(merged["CACHE_DIR"]).absolute() / f"wxjsapi{CACHELIB_SKIPS}"
             options["mode"] = 0o600
-        elif self._is_a(backends.RedisCache):
-            options = _redis_options(self._is_a(backends.RedisSentinelCache)) | options
+        elif issubclass(backend, backends.RedisCache):
+            options = _redis_options(issubclass(backend, backends.RedisSentinelCache)) | options
         self._config = merged | {
             "CACHE_TYPE": name,
             "CACHE_DIR": self.directory and str(self.directory),
@@ -283,9 +280,6 @@ class CacheSettings:
             "CACHE_OPTIONS": options,
             "CACHE_SERIALIZER": None,  # CacheServer brings its own
         }
-
-    def _is_a(self, backend: type) -> bool:
-        return isinstance(self._factory, type) and issubclass(self._factory, backend)
 
     def open(self, app: Flask) -> CacheServer:
         """The cache, connected where its backend connects at once."""
@@ -304,19 +298,20 @@ _OLD_NAMES = {
 }
 
 
-def _imported(name: object) -> Any:
-    path = str(name)
+def _named_backend(cache_type: object) -> tuple[str, type]:
+    """What Flask-Caching calls a backend today, and its class; ``object`` for a function."""
+    name = str(cache_type)
+    name = _OLD_NAMES.get(name.removeprefix("flask_caching.backends."), name)
     try:
-        found = import_string(path if "." in path else f"flask_caching.backends.{path}")
+        backend = import_string(name if "." in name else f"flask_caching.backends.{name}")
     except ImportError:
-        pass
-    else:
-        if callable(found):
-            return found
-    raise RuntimeError(
-        f"CACHE_TYPE is {name!r}, which is not a backend: use SimpleCache, FileSystemCache, "
-        "RedisCache or another of Flask-Caching's, or a dotted path."
-    )
+        backend = None
+    if not callable(backend):
+        raise RuntimeError(
+            f"CACHE_TYPE is {cache_type!r}, which is not a backend: use SimpleCache, "
+            "FileSystemCache, RedisCache or another of Flask-Caching's, or a dotted path."
+        )
+    return name, backend if isinstance(backend, type) else object
 
 
 def _redis_options(is_sentinel: bool) -> dict[str, Any]:

@@ -96,7 +96,8 @@ def _raw_path(environ: WSGIEnvironment) -> str:
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     if not raw.startswith("/"):
         # Absolute form ("GET http://host/path"): the host in it is the client's word, not ours.
-        raw = _ORIGIN.sub("", raw, count=1) if _ORIGIN.match(raw) else _rebuilt(environ)
+        origin = _ORIGIN.match(raw)
+        raw = raw[origin.end() :] if origin else _rebuilt(environ)
         if not raw.startswith("/"):
             raw = "/" + raw
     if "#" in raw:
@@ -114,9 +115,7 @@ def _missing_prefix(environ: WSGIEnvironment, path: str) -> str:
     A raw path has the prefix where the app is mounted below it, lacks it where a proxy took it
     away, and has the latter half of it where both happened: the decoded whole tells.
     """
-    prefix = environ.get("SCRIPT_NAME", "").rstrip("/")
-    if not prefix:
-        return ""
+    prefix = environ["SCRIPT_NAME"].rstrip("/")
     whole = prefix + environ.get("PATH_INFO", "")
     for decoded in (unquote_to_bytes(path).decode("latin-1"), _wsgi(unquote(path))):
         missing = whole.removesuffix(decoded)

@@ -26,9 +26,8 @@ class _Run:
     and ``Thread.is_alive()`` would cost them a lock.
     """
 
-    def __init__(self, pid: int, number: int) -> None:
+    def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.number = number
         self.is_running = True
         self.stop = threading.Event()
 
@@ -54,7 +53,7 @@ class Worker:
         self._is_enabled = is_enabled
         self._is_closed = False
         self._current: _Run | None = None
-        self._runs: dict[tuple[int, int], _Run] = {}
+        self._successors: dict[tuple[int, _Run | None], _Run] = {}
 
     def ensure(self) -> bool:
         """Start the thread unless it runs.
@@ -70,7 +69,7 @@ class Worker:
             run = None
         if self._is_closed or not self._is_enabled():
             return False
-        return self._start(_Run(pid, run.number + 1 if run else 0), run)
+        return self._start(_Run(pid), run)
 
     def start(self) -> bool:
         """As :meth:`ensure`, also after :meth:`stop`."""
@@ -88,7 +87,7 @@ class Worker:
     def _start(self, run: _Run, dead: _Run | None) -> bool:
         # No lock: one inherited through a fork may be held by a thread that is not here. Of
         # several that come by at once, the one whose run gets into the dict starts it.
-        if self._runs.setdefault((run.pid, run.number), run) is not run:
+        if self._successors.setdefault((run.pid, dead), run) is not run:
             return True
         if dead is not None and not dead.stop.is_set():
             logger.warning("The background thread died; a new one takes its place.")
