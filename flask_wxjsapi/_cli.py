@@ -15,7 +15,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from ._credential import ACCESS_TOKEN
+from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET
 from ._diagnosis import diagnose
 from ._doctor import alone, current_ticket, find, findings, masked, when, why
 from .errors import WxJsApiError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _ACCOUNT = "flask_wxjsapi.account"  # in click's meta
 _WIDTH = 80
+_AGENTS = "the agent's, which is for wx.agentConfig and right there"
+_CARDS = "the one for cards"
 _COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -231,9 +233,11 @@ def _candidates(account: WxJsApi, given: str | None) -> tuple[str, dict[str, str
         _warn(f"{note} A page of theirs may be signed with another ticket: pass --ticket.")
     if given is not None:
         others["the one given as --ticket"] = given
-    token = find(state, ACCESS_TOKEN)
-    if token is not None:
-        others["access_token"] = token.value
+    labels = {ACCESS_TOKEN: "access_token", AGENT_TICKET: _AGENTS, CARD_TICKET: _CARDS}
+    for kind, label in labels.items():
+        other = find(state, kind)
+        if other is not None:
+            others[label] = other.value
     return right, others
 
 

@@ -199,19 +199,19 @@ class CentralServer:
         told = _clean(answer.get("error", ""), [self._token])
         advice = {
             400: f"{told} Do both apps have the same PLATFORM, and AGENT_ID where that is WeCom?",
-            401: "it does not know CENTRAL_TOKEN: compare it with its CENTRAL_TOKENS.",
+            401: "It does not know CENTRAL_TOKEN: compare it with its CENTRAL_TOKENS.",
             404: "CENTRAL_URL must be its URL_PREFIX as a full URL, and it needs CENTRAL_TOKENS.",
             503: f"{told} Look at flask wxjsapi doctor there.",
-        }.get(status, told)
+        }.get(status, told or "CENTRAL_URL must be where it is itself, without a redirect.")
         host = urlsplit(self._url).netloc
-        return f"The central server {host} answered with HTTP {status}: {advice}".rstrip(" :")
+        return f"The central server {host} answered with HTTP {status}. {advice}"
 
     def date(self, timeout: float) -> str:
         """The ``Date`` header of an answer, whatever that says.
 
         :raises TransportError: when nobody answers.
         """
-        return exchange("GET", self._url, "/ticket", timeout)[2]
+        return exchange("GET", self._url, "/ticket", timeout, token=self._token)[2]
 
 
 def fingerprint(value: str) -> str:

@@ -164,8 +164,7 @@ def _secret(value: object) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         raise ValueError(
             "must be a string, but is a number: app.config.from_prefixed_env() reads digits as "
-            "JSON. Quote it twice in the environment, as in "
-            "FLASK_WXJSAPI_APP_SECRET='\"0123456789\"'."
+            "JSON. Quote it twice in the environment, as in '\"0123456789\"'."
         )
     if not isinstance(value, str) or not value:
         raise ValueError("must be a string that is not empty")
@@ -277,17 +276,16 @@ def _hosts(value: object) -> tuple[str, ...]:
 
 
 def _central_tokens(value: object) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, Mapping) or not all(isinstance(n, str) and n for n in value):
         raise ValueError("must be a dict of bearer tokens by the names of those who have them")
     for name, token in value.items():
         try:
             _secret(token)
         except ValueError as error:
-            problem = str(error).partition(":")[0]
-            raise ValueError(f"[{name!r}] {problem}") from None
+            raise ValueError(f"has a bad token for {name!r}: it {error}") from None
         if len(token) < _SHORTEST_TOKEN:
             raise ValueError(
-                f"[{name!r}] is too short: make one with "
+                f"has a token for {name!r} that is too short: make one with "
                 "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
     if len(set(value.values())) < len(value):

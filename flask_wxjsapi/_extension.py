@@ -96,7 +96,8 @@ class WxJsApi:
 
     :param app: the app to register with, or None to call :meth:`init_app` later.
     :param name: the account, if not the only one; ``"shop"`` reads the keys
-        ``SHOP_WXJSAPI_*`` and adds ``shop_wx_config`` and ``shop_wx_script`` to Jinja.
+        ``SHOP_WXJSAPI_*`` and adds ``shop_wx_config``, ``shop_wx_script`` and, with AGENT_ID,
+        ``shop_wx_agent_config`` to Jinja.
     """
 
     def __init__(self, app: Flask | None = None, *, name: str = "default") -> None:
@@ -404,7 +405,8 @@ def _build(app: Flask, settings: Settings) -> _State:
         corp = f"~wxjsapi:{{{where.netloc}{where.path}/{settings.app_id}}}:"
         prefix, shared = corp, {}
         if settings.platform == "wecom":
-            # Token and agent ticket are the application's own, the other is the whole corp's.
+            # Token and agent ticket are the application's own. The other is the corp's: two of its
+            # applications may ask for it at the same moment, for each has a lease of its own.
             prefix = f"{corp}{settings.digest[:8]}-{settings.agent_id or ''}:"
             shared = {JSAPI_TICKET: corp + JSAPI_TICKET}
         return Store(

@@ -26,6 +26,7 @@ from .errors import TicketUnavailable
 logger = logging.getLogger(__name__)
 
 _QUIET = 60.0  # seconds between two lines in the log that say the same of the same client
+_PATIENCE = 5.0  # seconds that another service waits for its ticket: less than it has itself
 _CLIENT_LIFE = 3600  # seconds a browser keeps client.js; then it asks whether there is another
 _CLIENT_TYPES = {"js": "text/javascript", "mjs": "text/javascript", "d.ts": "text/plain"}
 
@@ -137,10 +138,10 @@ def _ticket(settings: Settings, said: dict[str | None, float]) -> Response:
         return _answer({"error": f"kind is one of {', '.join(settings.ticket_kinds)}."}, 400)
     provider = current_app.extensions["wxjsapi"][settings.name]._state().provider
     try:
-        credential = provider.get(kind)
+        credential = provider.get(kind, _PATIENCE)
         if request.args.get("rejected") == fingerprint(credential.value):
             provider.verify(f"a page of {client}", kind)
-            credential = provider.get(kind)
+            credential = provider.get(kind, _PATIENCE)
     except TicketUnavailable as error:
         return _unavailable(error)
     if _is_time_to_log(said, client):

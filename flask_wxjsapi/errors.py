@@ -87,6 +87,10 @@ _WHITELIST = (
     "Add the IP address in the message to the account's IP whitelist in the WeChat console; "
     "it takes effect within minutes."
 )
+_TRUSTED_IP = (
+    "Add the IP address in the message to the application's trusted IPs (企业可信IP) in the WeCom "
+    "console."
+)
 _ACCOUNT = "The account or its secret is frozen or restricted: see the WeChat console."
 _MINUTE = "Too many calls in this minute; the next try waits for the next one."
 
@@ -108,8 +112,8 @@ REACTIONS: Final[dict[int, Reaction]] = {
     41004: Reaction("WXJSAPI_APP_SECRET is missing. " + _SECRET, PERMANENT),
     42001: Reaction(_TOKEN, PERMANENT),
     45009: Reaction(
-        "The daily quota is used up; it starts anew at 00:00 Asia/Shanghai. Look for another "
-        "program that asks WeChat without a cache.",
+        "The quota is used up; WeChat's starts anew at 00:00 Asia/Shanghai, WeCom's within an "
+        "hour. Look for another program that asks without a cache.",
         PERMANENT,
     ),
     45011: Reaction(_MINUTE, until_minute=True),
@@ -123,7 +127,7 @@ REACTIONS: Final[dict[int, Reaction]] = {
     50003: Reaction("The application is disabled in the WeCom console.", PERMANENT),
     50004: Reaction(_ACCOUNT, PERMANENT),
     50007: Reaction(_ACCOUNT, PERMANENT),
-    60020: Reaction(_WHITELIST, PERMANENT),
+    60020: Reaction(_TRUSTED_IP, PERMANENT),
     89503: Reaction(
         "The account's administrator must confirm this IP address in WeChat.", PERMANENT
     ),

@@ -354,6 +354,20 @@ def test_agent_id_is_wecoms() -> None:
         Settings.load(config)
 
 
+def test_verify_knows_the_agents_ticket(make: MakeAccounts) -> None:
+    """A signature of agentConfig is not that of wx.config, and is called what it is."""
+    app, accounts = make()
+    with app.app_context():
+        config = accounts["hr"].agent_config(url=PAGE)
+    options = ["--nonce", config["nonceStr"], "--timestamp", str(config["timestamp"])]
+    options += ["--signature", config["signature"]]
+    result = app.test_cli_runner().invoke(
+        args=["wxjsapi", "--account", "hr", "verify", PAGE, *options]
+    )
+    assert result.exit_code == 1
+    assert "wx.agentConfig" in result.output
+
+
 # -- cards -----------------------------------------------------------------------------------------
 
 

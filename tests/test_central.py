@@ -170,6 +170,19 @@ def test_503_while_there_is_none(sandbox: Sandbox, central: tuple[Flask, WxJsApi
     assert set(response.json or {}) == {"error"}
 
 
+def test_a_client_hears_of_a_wechat_that_hangs(
+    sandbox: Sandbox, central: tuple[Flask, WxJsApi], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the server, before it gives up on the server itself."""
+    monkeypatch.setattr(views_module, "_PATIENCE", 0.2)
+    sandbox.fail("hang", times=None)
+    with served(central[0]) as url:
+        app, wxjsapi = client_app(url, sandbox.app_id)
+        with app.app_context(), pytest.raises(TransportError, match="HTTP 503"):
+            wxjsapi.refresh()
+    sandbox.heal()
+
+
 def test_each_account_serves_its_own(sandbox: Sandbox) -> None:
     """Under its own prefix, to those who have one of its own tokens."""
     sandbox.add_account("wxshop", "shop-secret")
@@ -386,7 +399,7 @@ _GOOD = {"app_id": "wx1", "kind": JSAPI_TICKET, "value": "t" * 40, "expires_in":
         (400, '{"error": "kind is one of jsapi_ticket."}', "PLATFORM"),
         (503, '{"error": "There is no WeChat ticket at the moment."}', "no WeChat ticket"),
         (502, "<html>", "HTTP 502"),
-        (302, "", "HTTP 302"),
+        (302, "", "without a redirect."),
         (200, "<html>", "not with the jsapi_ticket"),
         (200, "[]", "not with the jsapi_ticket"),
         (200, json.dumps(_GOOD | {"app_id": "wx2"}), "APP_ID"),
@@ -507,11 +520,23 @@ SERVER = {"WXJSAPI_APP_ID": "wx1", "WXJSAPI_APP_SECRET": "secret", "WXJSAPI_URL_
         (CLIENT | {"WXJSAPI_CENTRAL_URL": "https://["}, "WXJSAPI_CENTRAL_URL"),
         (CLIENT | {"WXJSAPI_CENTRAL_URL": 5}, "WXJSAPI_CENTRAL_URL must be"),
         (SERVER | {"WXJSAPI_CENTRAL_TOKENS": [TOKEN]}, "WXJSAPI_CENTRAL_TOKENS must be a dict"),
-        (SERVER | {"WXJSAPI_CENTRAL_TOKENS": {"a": 12}}, "['a'] must be a string"),
-        (SERVER | {"WXJSAPI_CENTRAL_TOKENS": {"a": None}}, "['a'] must be a string"),
-        (SERVER | {"WXJSAPI_CENTRAL_TOKENS": {"a": "s3cret"}}, "['a'] is too short"),
-        (SERVER | {"WXJSAPI_CENTRAL_TOKENS": {"a": f"{TOKEN} "}}, "['a'] must have no spaces"),
-        (SERVER | {"WXJSAPI_CENTRAL_TOKENS": {"a": f"{TOKEN}中"}}, "['a'] must have no spaces"),
+        (
+            SERVER | {"WXJSAPI_CENTRAL_TOKENS": {"a": 12}},
+            "for 'a': it must be a string",
+        ),
+        (
+            SERVER | {"WXJSAPI_CENTRAL_TOKENS": {"a": None}},
+            "for 'a': it must be a string",
+        ),
+        (SERVER | {"WXJSAPI_CENTRAL_TOKENS": {"a": "s3cret"}}, "for 'a' that is too short"),
+        (
+            SERVER | {"WXJSAPI_CENTRAL_TOKENS": {"a": f"{TOKEN} "}},
+            "for 'a': it must have no spaces",
+        ),
+        (
+            SERVER | {"WXJSAPI_CENTRAL_TOKENS": {"a": f"{TOKEN}中"}},
+            "for 'a': it must have no spaces",
+        ),
         (SERVER | {"WXJSAPI_CENTRAL_TOKENS": {"a": TOKEN, "b": TOKEN}}, "another token for each"),
         (
             SERVER | {"WXJSAPI_CENTRAL_TOKENS": TOKENS, "WXJSAPI_URL_PREFIX": None},
@@ -551,8 +576,10 @@ def test_a_new_token_is_not_held_up_by_the_old_ones_back_off() -> None:
 # -- doctor ----------------------------------------------------------------------------------------
 
 
-def test_doctor_of_a_client(sandbox: Sandbox, central: tuple[Flask, WxJsApi]) -> None:
-    """The server is looked at, and WeChat is left alone."""
+def test_doctor_of_a_client(
+    sandbox: Sandbox, central: tuple[Flask, WxJsApi], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server is looked at, and takes it for nobody else; WeChat is left alone."""
     with served(central[0]) as url:
         app, _ = client_app(url, sandbox.app_id)
         result = app.test_cli_runner().invoke(args=["wxjsapi", "doctor"])
@@ -560,6 +587,7 @@ def test_doctor_of_a_client(sandbox: Sandbox, central: tuple[Flask, WxJsApi]) ->
     assert "The central server knows this app and has a ticket." in result.output
     assert "The ticket is fresh" in result.output
     assert "access token" not in result.output
+    assert "Somebody" not in caplog.text
     assert sandbox.calls == {"stable_token": 1, "getticket": 1}
 
 

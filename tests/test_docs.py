@@ -14,10 +14,12 @@ from __future__ import annotations
 import ast
 import configparser
 import contextlib
+import hashlib
 import importlib.util
 import io
 import json
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -34,7 +36,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from flask import Flask, render_template_string
+from flask import Flask, Response, render_template_string, request
+from werkzeug.serving import make_server
 
 import flask_wxjsapi
 from flask_wxjsapi import WxJsApi, _config, sandbox, sign
@@ -54,6 +57,7 @@ PAGES = sorted(
     if "_build" not in path.parts
 )
 ACCOUNT = {"WXJSAPI_APP_ID": "wx0123456789abcdef", "WXJSAPI_APP_SECRET": "the-AppSecret"}
+CENTRAL = "https://tickets.example.com"  # what the pages call a central server
 
 
 def _text(page: str) -> str:
@@ -151,16 +155,21 @@ class World:
     def check(self, config: dict[str, Any], url: str = "http://localhost/") -> None:
         """A phone accepts what was signed."""
         signed = {key: config[key] for key in ("nonceStr", "timestamp", "signature")}
-        app_id = ACCOUNT["WXJSAPI_APP_ID"]
+        app_id = config.get("appId", ACCOUNT["WXJSAPI_APP_ID"])
         assert self.wechat.verify(appId=app_id, url=url, **signed) == "config:ok"
+
+    def check_agent(self, config: dict[str, Any], url: str) -> None:
+        """WeCom's phone accepts what was signed for ``wx.agentConfig``."""
+        signed = {key: config[key] for key in config if key != "jsApiList"}
+        assert self.wechat.verify_agent(url=url, **signed) == "agentConfig:ok"
 
 
 @pytest.fixture
 def wechat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A sandbox for the account of the docs; apps ask it unless they are told otherwise."""
     with Sandbox(*ACCOUNT.values()).serve() as wechat:
-        default = (_KEYS["API_BASE_URL"][0], wechat.url)
-        monkeypatch.setitem(_KEYS, "API_BASE_URL", default)
+        for platform in _config._API_URLS:
+            monkeypatch.setitem(_config._API_URLS, platform, wechat.url)
         yield wechat
 
 
@@ -176,6 +185,26 @@ def world(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.syspath_prepend(str(tmp_path))
     return World(wechat, tmp_path, monkeypatch, page)
+
+
+@contextlib.contextmanager
+def _served(app: Flask) -> Iterator[str]:
+    """The app's URL on a port of its own."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _at(url: str, text: str) -> str:
+    """A text of the page with a server of the test in place of the one it names."""
+    assert CENTRAL in text
+    return text.replace(CENTRAL, url)
 
 
 # -- how Python blocks are treated -----------------------------------------------------------------
@@ -228,6 +257,136 @@ def has_two_accounts(block: Block, world: World) -> None:
     world.run(block)
     with world.namespace["create_shop"]().test_request_context():
         assert "wx.config" in render_template_string("{{ shop_wx_script() }}")
+
+
+def makes_the_accounts(block: Block, world: World) -> None:
+    """Each account signs under its own prefix, with its own AppID, for a ticket of its own."""
+    world.run(block)
+    app = world.namespace["create_app"](TESTING=True)
+    ids = {name: app.config[f"{name.upper()}_WXJSAPI_APP_ID"] for name in ("news", "shop")}
+    world.wechat.add_account(ids["shop"], app.config["SHOP_WXJSAPI_APP_SECRET"])
+    calls = world.wechat.calls.copy()
+    for name, app_id in ids.items():
+        prefix = app.config[f"{name.upper()}_WXJSAPI_URL_PREFIX"]
+        query = {"url": "http://localhost/"}
+        answer = app.test_client().get(f"{prefix}/config", query_string=query).json
+        assert answer is not None
+        assert answer["appId"] == app_id
+        world.check(answer)
+    assert (world.wechat.calls - calls)["getticket"] == 2
+    assert "wxjsapi_shop" in app.blueprints
+    world.take(app)
+
+
+def sets_a_key_of_each_account(block: Block, world: World) -> None:
+    made, app = world.app, Flask("loop")
+    world.take(app)
+    world.run(block)
+    world.take(made)
+    keys = {key: value for key, value in app.config.items() if "_WXJSAPI_" in key}
+    with world.namespace["create_app"](TESTING=True, **keys).test_request_context("/a"):
+        for name in ("news", "shop"):
+            world.check(world.namespace[name].config(), "https://example.com/a")
+
+
+def finds_an_account_by_its_name(block: Block, world: World) -> None:
+    world.take(world.namespace["create_app"](TESTING=True))
+    world.run(block)
+    client = world.app.test_client()
+    for name in ("news", "shop"):
+        answer = client.get(f"/{name}").json
+        assert answer is not None
+        assert answer["appId"] == world.app.config[f"{name.upper()}_WXJSAPI_APP_ID"]
+        world.check(answer, f"http://localhost/{name}")
+
+
+def is_an_application_of_a_corp(block: Block, world: World) -> None:
+    """The settings of an application whose page WeCom's phone accepts."""
+    world.take(world.new_app())
+    world.run(block)
+    settings = Settings.load(world.app.config)
+    assert settings.agent_id is not None
+    world.wechat.add_agent(settings.app_id, settings.app_secret, settings.agent_id)
+    wxjsapi = world.namespace["wxjsapi"] = WxJsApi(world.app)
+    with world.app.test_request_context("/a"):
+        config = wxjsapi.config()
+        world.check(dict(config), "http://localhost/a")
+        assert config["beta"]
+        world.check_agent(dict(wxjsapi.agent_config()), "http://localhost/a")
+
+
+def renders_without_a_ticket(block: Block, world: World) -> None:
+    """With a ticket the view signs for the application, without one it renders all the same."""
+    world.run(block)
+    client = world.app.test_client()
+    found = re.search(r"agent = (\{.*?\});", client.get("/contacts").text)
+    assert found
+    world.check_agent(json.loads(found[1]), "http://localhost/contacts")
+    cold = world.new_app()
+    settings = {key: value for key, value in world.app.config.items() if "WXJSAPI_" in key}
+    cold.config.update(settings)
+    cold_wxjsapi = WxJsApi(cold)
+    cold.add_url_rule("/contacts", view_func=world.app.view_functions["contacts"])
+    world.namespace["wxjsapi"], wxjsapi = cold_wxjsapi, world.namespace["wxjsapi"]
+    world.wechat.fail("45009", times=None)
+    response = cold.test_client().get("/contacts")
+    world.wechat.heal()
+    world.namespace["wxjsapi"] = wxjsapi
+    assert response.status_code == 200
+    assert "signature" not in response.text
+
+
+def signs_a_card(block: Block, world: World) -> None:
+    """The signature is that of appendix 4, computed here for itself, with the card ticket."""
+    world.run(block)
+    before = world.wechat.calls["getticket"]
+    answer = world.app.test_client().get("/cards/pjZ8Yt1XGILfi").json
+    assert answer is not None
+    assert world.wechat.calls["getticket"] == before + 1
+    extension = json.loads(answer["cardExt"])
+    with world.app.app_context():
+        ticket = world.namespace["wxjsapi"].card_ticket
+        assert ticket != world.namespace["wxjsapi"].ticket
+    values = sorted([ticket, extension["timestamp"], extension["nonce_str"], answer["cardId"]])
+    assert extension["signature"] == hashlib.sha1("".join(values).encode()).hexdigest()
+
+
+def is_a_central_server(block: Block, world: World) -> None:
+    """Each client in its settings gets a ticket; the page's JSON has the form of the answer."""
+    world.take(world.new_app())
+    world.run(block)
+    wxjsapi = world.namespace["wxjsapi"] = WxJsApi(world.app)
+    with world.app.app_context():
+        ticket = wxjsapi.ticket
+    shown = next(json.loads(b.text) for b in _blocks(world.page) if b.language == "json")
+    path = world.app.config["WXJSAPI_URL_PREFIX"] + "/ticket"
+    for token in world.app.config["WXJSAPI_CENTRAL_TOKENS"].values():
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = world.app.test_client().get(path, headers=headers).json
+        assert answer is not None
+        assert answer["value"] == ticket
+        fixed = {"app_id", "kind"}
+        assert {key: answer[key] for key in fixed} == {key: shown[key] for key in fixed}
+        assert answer.keys() == shown.keys()
+    world.namespace["central"] = world.app
+
+
+def is_a_client(block: Block, world: World) -> None:
+    """It has the server's ticket, with no secret and no call to WeChat, and no access token."""
+    app = Flask("client")
+    app.testing = True
+    central = world.namespace["central"]
+    world.take(app)
+    world.run(block)
+    calls = world.wechat.calls.copy()
+    with _served(central) as url:
+        app.config["WXJSAPI_CENTRAL_URL"] = _at(url, app.config["WXJSAPI_CENTRAL_URL"])
+        wxjsapi = WxJsApi(app)
+        with app.test_request_context("/"):
+            world.check(dict(wxjsapi.config()))
+            with pytest.raises(RuntimeError, match="CENTRAL_URL"):
+                _ = wxjsapi.access_token
+    assert world.wechat.calls == calls
 
 
 def configures(block: Block, world: World) -> None:
@@ -535,8 +694,6 @@ def _signs(world: World, name: str) -> dict[str, Any]:
 
 def is_the_old_snippet(block: Block, world: World) -> None:
     """Run against the sandbox in WeChat's place, with an account in place of the dots."""
-    from flask import request
-
     world.namespace["request"] = request
     text = block.text.replace("https://api.weixin.qq.com", world.wechat.url)
     text = text.replace("appid=…&secret=…", "appid={}&secret={}".format(*ACCOUNT.values()))
@@ -614,7 +771,11 @@ PYTHON: dict[str, list[Treatment]] = {
         shows_what_is_signed,
     ],
     "custom-servers": [is_a_ticket_server, is_a_test, has_a_lock],
-    "testing": [is_conftest, is_a_test, is_a_test, runs, asks_the_embedded_sandbox],
+    "accounts": [makes_the_accounts, sets_a_key_of_each_account, finds_an_account_by_its_name],
+    "wecom": [is_an_application_of_a_corp, renders_without_a_ticket],
+    "cards": [signs_a_card],
+    "central": [is_a_central_server, is_a_client],
+    "testing": [is_conftest, is_a_test, is_a_test, is_a_test, runs, asks_the_embedded_sandbox],
     "recipes": [
         counts_for_prometheus,
         wechatpy_uses_our_token,
@@ -822,7 +983,10 @@ def _without_options(command: Any, words: list[str]) -> list[str]:
 
 
 def _check_python(arguments: list[str], world: World) -> None:
-    """``python -m flask_wxjsapi.sandbox`` with options that it has."""
+    """``python -m flask_wxjsapi.sandbox`` with options that it has, or a line of Python."""
+    if arguments[:1] == ["-c"]:
+        exec(compile(arguments[1], "-c", "exec"), {})
+        return
     if arguments[:1] != ["-m"]:
         assert (ROOT / arguments[0]).exists()
         return
@@ -953,6 +1117,243 @@ def _run_tests(world: World, pytester: pytest.Pytester) -> None:
     assert outcomes.keys() <= {"passed", "skipped"}
 
 
+class Central:
+    """A central server on a port, that counts who asks it for a ticket."""
+
+    def __init__(self, wechat: Sandbox) -> None:
+        self.wechat = wechat
+        self.answers: list[int] = []  # the statuses
+        self.app = app = Flask("central")
+        app.config.update(
+            ACCOUNT,
+            TESTING=True,
+            WXJSAPI_API_BASE_URL=wechat.url,
+            WXJSAPI_URL_PREFIX="/wxjsapi",
+            WXJSAPI_CENTRAL_TOKENS={"billing": self.token},
+        )
+        self.wxjsapi = WxJsApi(app)
+
+        @app.after_request
+        def note(response: Response) -> Response:
+            if request.path.endswith("/ticket"):
+                self.answers.append(response.status_code)
+            return response
+
+        @app.get("/asked")
+        def asked() -> list[int]:
+            return self.answers
+
+        @app.get("/renew")
+        def renew() -> dict[str, str]:
+            return {"ticket": self.wxjsapi.refresh()}
+
+    @property
+    def token(self) -> str:
+        """The one that the page's shell has."""
+        found = re.search(r"export TICKET_TOKEN=(\S+)", _text("central"))
+        assert found
+        return found[1]
+
+
+@pytest.fixture
+def central() -> Iterator[tuple[Central, str]]:
+    """One with a WeChat that gives a new ticket each time, and its URL."""
+    with Sandbox(*ACCOUNT.values(), ticket="new").serve() as wechat:
+        central = Central(wechat)
+        with _served(central.app) as url:
+            yield central, url
+
+
+def _block(page: str, words: str) -> str:
+    """The block of a page that has these words in it."""
+    (found,) = (block.text for block in _blocks(page) if words in block.text)
+    return found
+
+
+def _node(directory: Path, driver: str, *arguments: str, **environment: str) -> Any:
+    """What a module prints as JSON."""
+    node = shutil.which("node")
+    if node is None:
+        require("node", "no Node: it is needed for what the pages show in JavaScript")
+    (directory / "driver.mjs").write_text(driver, encoding="utf-8")
+    result = subprocess.run(
+        [str(node), "driver.mjs", *arguments],
+        cwd=directory,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_curl_gets_the_ticket_from_a_central_server(central: tuple[Central, str]) -> None:
+    """The command of the page, as it stands but for the host, prints what the server answers."""
+    server, url = central
+    if shutil.which("curl") is None:
+        require("curl", "no curl: it is needed for the commands of the pages")
+    command = _at(url, _block("central", "curl"))
+    result = subprocess.run(["sh", "-ec", command], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    with server.app.app_context():
+        assert json.loads(result.stdout)["value"] == server.wxjsapi.ticket
+    wrong = command.replace(server.token, "the-token-of-nobody")
+    result = subprocess.run(["sh", "-ec", wrong], capture_output=True, text=True, timeout=60)
+    assert result.returncode != 0
+    assert json.loads(result.stdout).keys() == {"error"}
+    assert server.answers == [200, 401]
+
+
+def test_the_statuses_of_a_central_server_are_those_in_the_table(
+    central: tuple[Central, str],
+) -> None:
+    """Each status of the table is answered to the mistake that it is for, and there is no other."""
+    server, url = central
+    table = _text("central").split("\nStatus\n")[1].split("\nThe body of an error")[0]
+    told = {"Authorization": f"Bearer {server.token}"}
+    server.wechat.fail("45009", times=None)
+    cold = requests.get(f"{url}/wxjsapi/ticket", headers=told, timeout=20)
+    assert cold.headers["Retry-After"]
+    server.wechat.heal()
+    with server.app.app_context():
+        server.wxjsapi.refresh()
+    answers = [
+        cold,
+        requests.get(f"{url}/wxjsapi/ticket", headers=told, timeout=20),
+        requests.get(f"{url}/wxjsapi/ticket?kind=access_token", headers=told, timeout=20),
+        requests.get(f"{url}/wxjsapi/ticket", timeout=20),
+        requests.get(f"{url}/wxjsapi/ticket/ticket", headers=told, timeout=20),
+    ]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == [503, 200, 400, 401, 404]
+    assert {int(status) for status in re.findall(r"^(\d+) ", table, re.M)} == set(statuses)
+
+
+def _write_node_client(directory: Path, url: str) -> None:
+    client = _at(url, _block("central", "export function ticket"))
+    (directory / "ticket.mjs").write_text(client, encoding="utf-8")
+    signer = _block("central", "export async function config")
+    (directory / "config.mjs").write_text(signer, encoding="utf-8")
+
+
+_HONOURS_EXPIRY = """
+import { ticket } from "./ticket.mjs";
+let now = 0; // the client's clock, in milliseconds
+Object.defineProperty(performance, "now", { value: () => now });
+const get = async (path) => (await fetch(process.argv[2] + path)).json();
+const steps = [];
+const step = async (count) => {
+  const tickets = await Promise.all(Array.from({ length: count }, ticket));
+  steps.push({ tickets: [...new Set(tickets)], asked: (await get("/asked")).length });
+};
+await step(20);
+const renewed = (await get("/renew")).ticket;
+now += 7000e3;
+await step(5);
+now += 200e3;
+await step(20);
+console.log(JSON.stringify({ steps, renewed }));
+"""
+
+
+def test_the_node_client_asks_again_only_when_the_ticket_ends(
+    central: tuple[Central, str], tmp_path: Path
+) -> None:
+    """Of many callers one asks; all have that ticket until its two hours are over."""
+    server, url = central
+    _write_node_client(tmp_path, url)
+    found = _node(tmp_path, _HONOURS_EXPIRY, url, TICKET_TOKEN=server.token)
+    first, later, expired = found["steps"]
+    assert [step["asked"] for step in (first, later, expired)] == [1, 1, 2]
+    assert later["tickets"] == first["tickets"]
+    assert expired["tickets"] == [found["renewed"]]
+    assert found["renewed"] not in first["tickets"]
+
+
+_KEEPS_NO_FAILURE = """
+import { ticket } from "./ticket.mjs";
+const failures = await Promise.allSettled([ticket(), ticket()]);
+const reasons = failures.map((failure) => failure.reason.message);
+process.env.TICKET_TOKEN = process.argv[2];
+console.log(JSON.stringify({ reasons, then: await ticket() }));
+"""
+
+
+def test_the_node_client_asks_anew_after_a_failure(
+    central: tuple[Central, str], tmp_path: Path
+) -> None:
+    """Those who wait share the failure; the next one asks, and has the ticket."""
+    server, url = central
+    _write_node_client(tmp_path, url)
+    found = _node(tmp_path, _KEEPS_NO_FAILURE, server.token, TICKET_TOKEN="the-token-of-nobody")
+    assert server.answers == [401, 200]
+    assert len(found["reasons"]) == 2
+    assert all("HTTP 401" in reason for reason in found["reasons"])
+    with server.app.app_context():
+        assert found["then"] == server.wxjsapi.ticket
+
+
+_SIGNS = """
+import { config } from "./config.mjs";
+console.log(JSON.stringify(await config(process.argv[2])));
+"""
+
+
+def test_a_phone_accepts_what_node_signs(central: tuple[Central, str], tmp_path: Path) -> None:
+    """The page's second module makes an argument of wx.config for the first one's ticket."""
+    server, url = central
+    _write_node_client(tmp_path, url)
+    page = "https://example.com/a?b=%E4%B8%AD&c=1"
+    config = _node(tmp_path, _SIGNS, page, TICKET_TOKEN=server.token)
+    signed = {key: config[key] for key in ("appId", "nonceStr", "timestamp", "signature")}
+    assert server.wechat.verify(**signed, url=page) == "config:ok"
+
+
+_REGISTERS = """
+const own = globalThis.fetch;
+globalThis.fetch = (path) => own(process.argv[2] + path);
+await import("./page.mjs");
+const url = process.argv[3];
+const { options } = await import("@wecom/jssdk");
+const refused = await options.getConfigSignature("https://example.org/").catch((e) => e.message);
+console.log(JSON.stringify({
+  options, refused,
+  config: await options.getConfigSignature(url),
+  agentConfig: await options.getAgentConfigSignature(url),
+}));
+"""
+
+
+def test_wecom_accepts_what_the_signers_of_its_sdk_get(wechat: Sandbox, tmp_path: Path) -> None:
+    """The page's two functions, called as a stand-in for @wecom/jssdk, sign for the same page."""
+    sdk = tmp_path / "node_modules" / "@wecom" / "jssdk"
+    sdk.mkdir(parents=True)
+    (sdk / "package.json").write_text('{"type": "module", "exports": "./index.js"}')
+    (sdk / "index.js").write_text(
+        "export let options; export const register = (o) => { options = o; };"
+    )
+    (tmp_path / "page.mjs").write_text(_block("wecom", "ww.register"), encoding="utf-8")
+    app = Flask("wecom", root_path=str(tmp_path))
+    exec(_block("wecom", "WXJSAPI_PLATFORM"), {"app": app})
+    app.testing = True
+    settings = Settings.load(app.config)
+    wechat.add_agent(settings.app_id, settings.app_secret, settings.agent_id or "")
+    WxJsApi(app)
+    with _served(app) as url:
+        page = f"{url}/contacts?a=1&b=%E4%B8%AD"
+        found = _node(tmp_path, _REGISTERS, url, page)
+    signed = {
+        name: {key: found[name][key] for key in ("nonceStr", "timestamp", "signature")}
+        for name in ("config", "agentConfig")
+    }
+    corp, agent = found["options"]["corpId"], found["options"]["agentId"]
+    assert wechat.verify(appId=corp, url=page, **signed["config"]) == "config:ok"
+    verdict = wechat.verify_agent(corpid=corp, agentid=agent, url=page, **signed["agentConfig"])
+    assert verdict == "agentConfig:ok"
+    assert "example.org" in found["refused"]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_has_a_language(page: str) -> None:
     """No block escapes the test: there is one way to write one."""
@@ -1035,8 +1436,23 @@ def test_the_stored_keys_are_those_in_the_table(wechat: Sandbox, monkeypatch: An
         wxjsapi = WxJsApi(app)
         with app.app_context(), contextlib.suppress(flask_wxjsapi.WxJsApiError):
             wxjsapi.refresh()
+    app = Flask("others")
+    corp = {f"CORP_{key}": value for key, value in ACCOUNT.items()}
+    app.config.update(ACCOUNT, TESTING=True, **corp)
+    app.config.update(CORP_WXJSAPI_PLATFORM="wecom", CORP_WXJSAPI_AGENT_ID=1000002)
+    corp_id, secret = ACCOUNT.values()
+    wechat.add_agent(corp_id, secret, "1000002")
+    account, corp_account = WxJsApi(app), WxJsApi(app, name="corp")
+    with app.app_context():
+        assert account.card_ticket
+        assert corp_account.agent_config(url="https://example.com/")
     prefix = f"~wxjsapi:{{{urlsplit(wechat.url).netloc}/{ACCOUNT['WXJSAPI_APP_ID']}}}:"
-    names = {key.removeprefix(prefix) for key in written} | {n.note for n in _LIMITS.values()}
+    of_an_agent = f"{prefix}{Settings.load(app.config, 'corp').digest[:8]}-1000002:"
+    assert {key for key in written if key.endswith("agent_config_ticket")} == {
+        f"{of_an_agent}agent_config_ticket"
+    }
+    names = {key.removeprefix(of_an_agent).removeprefix(prefix) for key in written}
+    names |= {limit.note for limit in _LIMITS.values()}
     table = _text("caches").split("\nWhat is stored\n")[1].split("\nYour own use")[0]
     assert set(re.findall(r"^``([a-z_.]+)``", table, re.M)) == names | {"lease"}
 

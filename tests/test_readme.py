@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, render_template_string
 
 from flask_wxjsapi import Credential, TicketServer, WxJsApi
-from flask_wxjsapi._config import _KEYS
+from flask_wxjsapi._config import _KEYS, Settings
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import APP_OF_THE_EXAMPLES
@@ -124,9 +124,55 @@ def test_the_custom_server_keeps_the_ticket(readme: str, sandbox: Sandbox) -> No
     assert Credential.from_dict(row.record).value == ticket
 
 
+def test_a_second_account_has_keys_and_functions_of_its_own(readme: str, sandbox: Sandbox) -> None:
+    """What the comment beside it names is there."""
+    app = Flask("accounts")
+    app.config.update(
+        TESTING=True,
+        SHOP_WXJSAPI_APP_ID=sandbox.app_id,
+        SHOP_WXJSAPI_APP_SECRET=sandbox.app_secret,
+        SHOP_WXJSAPI_API_BASE_URL=sandbox.url,
+    )
+    exec(_blocks(readme, "python")[4], {"app": app, "WxJsApi": WxJsApi})
+    with app.test_request_context("/"):
+        assert sandbox.app_id in render_template_string("{{ shop_wx_script() }}")
+
+
+def test_the_settings_for_wecom_sign_for_the_application(readme: str, sandbox: Sandbox) -> None:
+    """With an application's secret in place of the dots, WeCom's phone accepts its page."""
+    app = Flask("wecom")
+    exec(_blocks(readme, "python")[5], {"app": app})
+    app.config.update(TESTING=True, WXJSAPI_APP_SECRET="secret", WXJSAPI_API_BASE_URL=sandbox.url)
+    settings = Settings.load(app.config)
+    sandbox.add_agent(settings.app_id, settings.app_secret, settings.agent_id or "")
+    wxjsapi = WxJsApi(app)
+    with app.test_request_context("/a"):
+        config = {**wxjsapi.agent_config()}
+        assert render_template_string("{{ wx_agent_config().corpid }}") == settings.app_id
+    del config["jsApiList"]
+    assert sandbox.verify_agent(**config, url="http://localhost/a") == "agentConfig:ok"  # type: ignore[arg-type]
+
+
+def test_the_settings_of_a_central_server_and_its_client_fit(readme: str, make_app: Any) -> None:
+    """The server takes the client's token, and the client's URL is the server's endpoint."""
+    texts = re.split(r"^# .*$", _blocks(readme, "python")[6], flags=re.M)
+    configs = []
+    for text in texts[1:]:
+        app = Flask("config")
+        exec(text, {"app": app})
+        configs.append({k: v for k, v in app.config.items() if k.startswith("WXJSAPI_")})
+    server, client = configs
+    app, wxjsapi = make_app(**server)
+    loaded = Settings.load({"WXJSAPI_APP_ID": "wx0123456789abcdef", **client})
+    headers = {"Authorization": f"Bearer {loaded.central_token}"}
+    answer = app.test_client().get(f"{loaded.central_url}/ticket", headers=headers).json
+    with app.app_context():
+        assert answer["value"] == wxjsapi.ticket
+
+
 def test_the_test_example_passes(readme: str, pytester: pytest.Pytester) -> None:
     """The example test runs as it stands, beside a create_app like the quickstart's."""
-    block = _blocks(readme, "python")[4]
+    block = _blocks(readme, "python")[7]
     plugins, _, test = block.partition("\n\n")
     pytester.makeconftest(plugins)
     pytester.makepyfile(APP_OF_THE_EXAMPLES + "\n" + test)
