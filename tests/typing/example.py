@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 import flask_wxjsapi
 from flask_wxjsapi import (
+    AgentConfig,
     Credential,
     Status,
     TicketServer,
@@ -20,6 +21,7 @@ from flask_wxjsapi import (
     WxJsApi,
     WxJsApiError,
     sign,
+    sign_card,
     ticket_refresh_failed,
     ticket_refreshed,
 )
@@ -68,6 +70,13 @@ def create_app() -> Flask:
         timestamp: int = signed["timestamp"]
         names: list[str] = signed["jsApiList"]
         return jsonify(signed, timestamp, names)
+
+    @app.get("/agent")
+    def agent() -> Response:
+        signed: AgentConfig = shop.agent_config(["selectExternalContact"], "https://x/")
+        identity: str = signed["corpid"] + signed["agentid"]
+        card: str = sign_card([wxjsapi.card_ticket, signed["timestamp"], "card id"])
+        return jsonify(signed, identity, card)
 
     @app.get("/values")
     def values() -> dict[str, object]:
