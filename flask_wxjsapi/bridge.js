@@ -4,6 +4,7 @@
 (() => {
   "use strict";
   const SANDBOX = "__SANDBOX_URL__";
+  const PHONE = "__PHONE__"; // wechat or wecom
   if (window.WeixinJSBridge && window.WeixinJSBridge.sandbox) return; // included twice
 
   const KEY = "wxSandboxPhone";
@@ -15,6 +16,10 @@
     ios:
       "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 " +
       "(KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.50 wxdebugger",
+    wecom:
+      "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) " +
+      "Version/4.0 Chrome/126.0.0.0 Mobile Safari/537.36 wxwork/4.1.30 MicroMessenger/7.0.1 " +
+      "wxdebugger",
   };
   // The names are those that jweixin passes on, not always those that a page calls.
   const SHARES = new Map([
@@ -32,7 +37,9 @@
   const inWeChat = /MicroMessenger/i.test(navigator.userAgent);
   const mode = readMode();
   const landing = readLanding();
-  const state = { errMsg: "", asking: false, asked: 0, url: "", granted: new Set(), shares: {} };
+  const state = { url: "", shares: {} };
+  const config = newVerdict("config");
+  const agentConfig = newVerdict("agentConfig"); // WeCom's
   const listeners = {};
 
   // -- the phone
@@ -40,8 +47,14 @@
   const withoutHash = (url) => url.split("#")[0];
   const address = () => withoutHash(mode === "ios" ? landing : location.href);
 
+  function newVerdict(name) {
+    return { name, errMsg: "", asking: false, asked: 0, granted: new Set() };
+  }
+
   function readMode() {
+    if (/wxwork/i.test(navigator.userAgent)) return "wecom";
     if (inWeChat) return /iPhone|iPad/i.test(navigator.userAgent) ? "ios" : "android";
+    if (PHONE === "wecom") return "wecom";
     try {
       return sessionStorage.getItem(KEY) === "ios" ? "ios" : "android";
     } catch {
@@ -62,14 +75,21 @@
     return ["string", "number"].includes(typeof value) ? String(value) : "";
   }
 
-  function question(args, url) {
+  function configQuestion(args, url) {
     return {
       appId: text(args.verifyAppId), nonceStr: text(args.verifyNonceStr),
       timestamp: text(args.verifyTimestamp), signature: text(args.verifySignature), url,
     };
   }
 
-  async function judge(asked) {
+  function agentQuestion(args, url) {
+    return {
+      corpid: text(args.corpid), agentid: text(args.agentid), nonceStr: text(args.nonceStr),
+      timestamp: text(args.timestamp), signature: text(args.signature), url,
+    };
+  }
+
+  async function judge(name, asked) {
     const body = JSON.stringify(asked);
     try {
       // A string goes without a preflight, and nothing here needs a cookie.
@@ -82,37 +102,44 @@
       // the same advice
     }
     console.error(
-      `WeChat sandbox: ${SANDBOX} gave no verdict, so wx.config gets "config:fail". Does it ` +
+      `WeChat sandbox: ${SANDBOX} gave no verdict, so wx.${name} gets "${name}:fail". Does it ` +
         `still run? Does this page's Content-Security-Policy allow connect-src ${SANDBOX} ?`,
     );
-    return "config:fail";
+    return `${name}:fail`;
   }
 
-  async function preVerify(args, answer) {
-    const names = Array.isArray(args.verifyJsApiList) ? [...args.verifyJsApiList] : [];
-    const turn = ++state.asked;
-    const url = address();
-    const asked = question(args, url);
-    Object.assign(state, { asking: true, url, question: new URLSearchParams(asked) });
+  async function verify(verdict, asked, apis) {
+    const { name } = verdict;
+    const names = Array.isArray(apis) ? [...apis] : [];
+    const turn = ++verdict.asked;
+    const question = new URLSearchParams({ appId: asked.corpid, ...asked });
+    Object.assign(verdict, { asking: true, question });
+    state.url = asked.url;
     show();
-    const errMsg = await judge(asked);
-    if (turn === state.asked) {
-      const granted = new Set(errMsg === "config:ok" ? names : []);
-      Object.assign(state, { asking: false, errMsg, granted });
+    const errMsg = await judge(name, asked);
+    if (turn === verdict.asked) {
+      const granted = new Set(errMsg === `${name}:ok` ? names : []);
+      Object.assign(verdict, { asking: false, errMsg, granted });
       show();
     }
-    answer({ errMsg });
+    return errMsg;
   }
+
+  const isGranted = (name) => config.granted.has(name) || agentConfig.granted.has(name);
 
   function play(name, args) {
     if (name === "checkJsApi") {
       const names = Array.isArray(args.jsApiList) ? args.jsApiList : [];
-      const result = Object.fromEntries(names.map((api) => [api, state.granted.has(api)]));
-      const checkResult = mode === "android" ? JSON.stringify(result) : result;
-      return { err_msg: "checkJsApi:ok", checkResult };
+      const result = Object.fromEntries(names.map((api) => [api, isGranted(api)]));
+      const isAndroid = /Android/i.test(navigator.userAgent); // as jweixin asks
+      return { err_msg: "checkJsApi:ok", checkResult: isAndroid ? JSON.stringify(result) : result };
+    }
+    if (name === "agentConfig") {
+      explain("only WeCom has agentConfig, and that is the phone of bridge.js?phone=wecom.");
+      return { err_msg: "agentConfig:function not exist" };
     }
     const share = SHARES.get(name);
-    if (!state.granted.has((share && share.needs) || name)) {
+    if (!isGranted((share && share.needs) || name)) {
       explain(`${name} is in the jsApiList of no wx.config that got config:ok: permission denied.`);
       return { err_msg: `${name}:permission denied` };
     }
@@ -134,8 +161,14 @@
     invoke(name, args, callback) {
       // Never before invoke() returns: a client's answer takes its time as well.
       const answer = (result) => setTimeout(() => callback && callback(result), 0);
-      if (name === "preVerifyJSAPI") preVerify(args || {}, answer);
-      else answer(play(text(name), args || {}));
+      const given = args || {};
+      if (name === "preVerifyJSAPI")
+        verify(config, configQuestion(given, address()), given.verifyJsApiList)
+          .then((errMsg) => answer({ errMsg }));
+      else if (name === "agentConfig" && mode === "wecom")
+        verify(agentConfig, agentQuestion(given, address()), given.jsApiList)
+          .then((errMsg) => answer({ errMsg, err_msg: errMsg }));
+      else answer(play(text(name), given));
     },
     call(name, args) {
       bridge.invoke(name, args);
@@ -210,15 +243,16 @@
   // The hosts that jweixin should have come from. A module loader gives it to nobody else, so
   // nothing is known where there is one.
   function missing() {
-    if (document.readyState !== "complete" || state.asked) return "";
+    if (document.readyState !== "complete" || config.asked || agentConfig.asked) return "";
     if (window.wx || window.jWeixin || window.define) return "";
     const sources = [...document.scripts].map((script) => script.src);
     const hosts = sources.filter((src) => /jweixin/i.test(src)).map((src) => new URL(src).host);
     return [...new Set(hosts)].join(", ");
   }
 
-  const status = make("p", { className: "status" });
-  status.setAttribute("role", "status");
+  config.line = make("p", { className: "status" });
+  agentConfig.line = make("p", { className: "status", hidden: true });
+  for (const { line } of [config, agentConfig]) line.setAttribute("role", "status");
   const note = make("p", { className: "warning" });
   const comparedUrl = make("code", {});
   const why = make("a", { target: "_blank", rel: "noopener" }, ...both("Why?", "为什么？"));
@@ -227,22 +261,32 @@
   );
   const shares = make("div", {});
 
-  function show() {
-    const known = state.asked > 0 && !state.asking;
-    const waiting = state.asking ? ["…"] : both("wx.config not called yet", "尚未调用");
-    const words = make("span", {}, ...(known ? [state.errMsg] : waiting));
+  const isKnown = ({ asked, asking }) => asked > 0 && !asking;
+
+  function showVerdict(verdict) {
+    const { name, errMsg, asking, asked, line } = verdict;
+    const waiting = asking ? ["…"] : both(`wx.${name} not called yet`, "尚未调用");
+    const words = make("span", {}, ...(isKnown(verdict) ? [errMsg] : waiting));
     // Only what changes is told to a screen reader.
-    if (words.textContent !== status.textContent) status.replaceChildren(words);
-    status.dataset.verdict = !known ? "none" : state.errMsg === "config:ok" ? "ok" : "bad";
-    if (known) phone.dataset.errmsg = state.errMsg;
-    else delete phone.dataset.errmsg;
+    if (words.textContent !== line.textContent) line.replaceChildren(words);
+    line.hidden = verdict === agentConfig && !asked;
+    line.dataset.verdict = !isKnown(verdict) ? "none" : errMsg === `${name}:ok` ? "ok" : "bad";
+    const key = verdict === config ? "errmsg" : "agenterrmsg";
+    if (isKnown(verdict)) phone.dataset[key] = errMsg;
+    else delete phone.dataset[key];
+  }
+
+  function show() {
+    const verdicts = [config, agentConfig];
+    verdicts.forEach(showVerdict);
     const host = missing();
     const advice = `jweixin could not be loaded from ${host}: no internet?`;
     note.replaceChildren(...both(advice, "无法加载 jweixin，没有联网？"));
     note.hidden = !host;
     comparedUrl.textContent = state.url;
-    why.hidden = !known || state.errMsg !== "config:invalid signature";
-    why.href = `${SANDBOX}/sandbox/?${state.question}#diagnose`;
+    const wrong = verdicts.find((v) => isKnown(v) && v.errMsg === `${v.name}:invalid signature`);
+    why.hidden = !wrong;
+    if (wrong) why.href = `${SANDBOX}/sandbox/?${wrong.question}#diagnose`;
     compared.hidden = !state.url;
   }
 
@@ -273,7 +317,7 @@
   function build() {
     const body = make(
       "div", { id: "body", hidden: innerWidth < 600 }, compared,
-      make("div", { className: "modes" },
+      make("div", { className: "modes", hidden: mode === "wecom" },
         modeButton("android", "Android: ", ...both("current URL", "当前网址")),
         modeButton("ios", "iOS: ", ...both("landing URL", "进入网址"))),
       shares,
@@ -290,8 +334,11 @@
       label();
     });
     label();
-    const title = make("h2", {}, ...both("Sandbox phone", "沙箱手机"));
-    const panel = make("aside", {}, make("header", {}, title, status, toggle), note, body);
+    const title = mode === "wecom" ? both("Sandbox WeCom", "沙箱企业微信")
+      : both("Sandbox phone", "沙箱手机");
+    const verdicts = make("div", { className: "verdicts" }, config.line, agentConfig.line);
+    const header = make("header", {}, make("h2", {}, ...title), verdicts, toggle);
+    const panel = make("aside", {}, header, note, body);
     panel.setAttribute("aria-label", "WeChat sandbox 微信沙箱");
     const root = phone.attachShadow({ mode: "open" });
     try {
@@ -326,7 +373,8 @@
     h3 { margin-bottom: 4px; font-size: 12px; color: var(--soft); }
     [lang] { display: inline-block; font-size: 92%; opacity: .85; }
     code, .status { font-family: ui-monospace, Menlo, Consolas, monospace; }
-    .status { margin-left: auto; padding: 2px 10px; border-radius: 99px; background: var(--inset); }
+    .verdicts { display: grid; gap: 4px; justify-items: end; margin-left: auto; }
+    .status { padding: 2px 10px; border-radius: 99px; background: var(--inset); }
     [data-verdict=ok] { background: var(--good-back); color: var(--good); font-weight: 650; }
     [data-verdict=bad] { background: var(--bad-back); color: var(--bad); font-weight: 650; }
     #body { display: grid; grid-template-columns: minmax(0, 1fr); gap: 12px;

@@ -17,6 +17,9 @@ WeChat::
 
     <script src="http://127.0.0.1:8900/sandbox/bridge.js"></script>
 
+It is WeCom (企业微信) as well, for the applications that :meth:`Sandbox.add_agent` names; its phone
+is ``bridge.js?phone=wecom``.
+
 Where the documentation and the reports of users disagree, an option chooses; where nothing is
 known, the sandbox plays the world that is harder on its caller. Of the package it imports only the
 diagnosis, which computes for itself: a mistake in the signature must not be able to agree with
@@ -39,10 +42,10 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 from urllib.parse import urlsplit
 
 from werkzeug import Request, Response
@@ -63,8 +66,14 @@ _ENDPOINTS = {  # path: (the name in Sandbox.calls, the one HTTP method it takes
     "/cgi-bin/get_api_domain_ip": ("get_api_domain_ip", "GET"),
     "/cgi-bin/getcallbackip": ("getcallbackip", "GET"),
     "/cgi-bin/openapi/quota/get": ("quota/get", "POST"),
+    "/cgi-bin/gettoken": ("gettoken", "GET"),
+    "/cgi-bin/get_jsapi_ticket": ("get_jsapi_ticket", "GET"),
+    "/cgi-bin/ticket/get": ("ticket/get", "GET"),
 }
 _NAMES = {path: name for path, (name, _) in _ENDPOINTS.items()}
+_OFFIACCOUNT = frozenset(("stable_token", "token", "getticket", "quota/get"))  # not WeCom's
+_WECOM = frozenset(("gettoken", "get_jsapi_ticket", "ticket/get"))  # nobody else's
+_TYPES = {"getticket": ("jsapi", "wx_card"), "ticket/get": ("agent_config",)}
 
 _ERRMSG = {
     -1: "system error",
@@ -97,6 +106,15 @@ _ERRMSG = {
     89506: "the administrator refused this ip twice, retry after 24 hours: {ip}",
     89507: "the administrator refused this ip, retry after 1 hour: {ip}",
 }
+_WECOM_ERRMSG = {
+    **_ERRMSG,
+    40001: "invalid credential",
+    40013: "invalid corpid",
+    41002: "corpid missing",
+    41004: "corpsecret missing",
+    45009: "api freq out of limit",
+    60020: "not allow to access from your ip",
+}
 
 _FAULT_NAMES = (  # "errcode" and "http" stand for numbers, see _parse_fault
     "garbage", "html", "empty", "nulls", "list", "no-expires", "hang", "drip", "drip-headers",
@@ -121,8 +139,10 @@ _DIAGNOSED = {  # field of the form: its label in English and in Chinese
     "timestamp": ("timestamp", "时间戳"),
     "signature": ("signature", "签名"),
     "appId": ("appId (of a real account, or to choose one of several)", "可不填"),
+    "agentid": ("agentid (where wx.agentConfig got the signature)", "仅用于 agentConfig"),
     "ticket": ("jsapi_ticket (if another than this sandbox’s may have signed)", "可不填"),
 }
+_PHONES = ("wechat", "wecom")
 _DAY = 86400  # seconds
 _LONGEST_WAIT = 60.0  # seconds; a forgotten fault must not hold a thread for ever
 _DRIP_INTERVAL = 0.2  # seconds
@@ -150,9 +170,9 @@ class _Token:
     ends_at: float
     errcode: int = 42001  # what it answers from then on: 42001 by age, 40001 when superseded
 
-    def end(self, at: float) -> None:
+    def end(self, at: float, errcode: int = 40001) -> None:
         if at < self.ends_at:
-            self.ends_at, self.errcode = at, 40001
+            self.ends_at, self.errcode = at, errcode
 
 
 @dataclass
@@ -200,6 +220,9 @@ class _Account:
     token_quota: int
     stable_token_quota: int
     ticket_quota: int
+
+    foreign: ClassVar[frozenset[str]] = _WECOM  # endpoints where its token is none
+    revoked: ClassVar[int] = 40001  # errcode of a token that was killed
 
     #: By value. Ended ones are kept for a day, to answer 42001 rather than 40014.
     tokens: dict[str, _Token] = field(init=False, default_factory=dict)
@@ -255,9 +278,10 @@ class _Account:
         self.used[name, _day(now)] += 1
 
     def quota(self, path: str, now: float) -> dict[str, Any]:
-        if path not in _NAMES:
+        name = _NAMES.get(path)
+        if name is None or name in self.foreign:
             raise _Refusal(76021)
-        limit, used = self.daily_limit(_NAMES[path]), self.used[_NAMES[path], _day(now)]
+        limit, used = self.daily_limit(name), self.used[name, _day(now)]
         quota = {"daily_limit": limit, "used": used, "remain": limit - used}
         return {"errcode": 0, "errmsg": "ok", "quota": quota}
 
@@ -296,8 +320,8 @@ class _Account:
     def get_ticket(self, kind: str, now: float) -> dict[str, Any]:
         self.spend("getticket", now)
         # Expired ones are kept for a day, to recognise a signature that was made with one.
-        tickets = [ticket for ticket in self.tickets[kind] if ticket.expires_at > now - _DAY]
-        self.tickets[kind] = tickets
+        tickets = self.tickets[kind]
+        tickets[:] = [ticket for ticket in tickets if ticket.expires_at > now - _DAY]
         end = now + self.ticket_lifetime
         fresh = bool(tickets) and now - tickets[-1].issued_at < self.ticket_lifetime
         if self.ticket == "new" or not fresh:
@@ -311,27 +335,85 @@ class _Account:
     def valid_tickets(self, kind: str, now: float) -> list[_Ticket]:
         return [ticket for ticket in self.tickets[kind] if ticket.expires_at > now]
 
-    def signers(self, now: float) -> tuple[list[str], dict[str, str]]:
+    def signers(self, kind: str, now: float) -> tuple[list[str], dict[str, str]]:
         """The tickets a page may be signed with, and by label what signed one by mistake."""
-        valid = [ticket.value for ticket in self.valid_tickets("jsapi", now)]
-        known = [ticket.value for ticket in self.tickets["jsapi"]]
+        valid = [ticket.value for ticket in self.valid_tickets(kind, now)]
+        known = [ticket.value for ticket in self.tickets[kind]]
         expired = [value for value in known if value not in valid]
         others = {f"expired 已过期 ({n})": value for n, value in enumerate(expired[:-6:-1], 1)}
-        if cards := self.tickets["wx_card"]:
-            others["the one for cards 卡券的 (wx_card)"] = cards[-1].value
+        others |= {label: kept[-1].value for label, kept in self.mistakable().items() if kept}
         if token := self.current.get(True) or self.current.get(False):
             others["access_token"] = token.value
         return valid[:-4:-1] or ["none"] * bool(known), others
 
+    def mistakable(self) -> dict[str, list[_Ticket]]:
+        """By label the tickets that stand beside the right ones."""
+        return {"the one for cards 卡券的 (wx_card)": self.tickets["wx_card"]}
+
     def revoke(self, now: float) -> None:
         for token in self.tokens.values():
-            token.end(now)
+            token.end(now, self.revoked)
+
+
+@dataclass(repr=False)
+class _Corp:
+    """A WeCom corp: its agents, and what they share."""
+
+    agents: list[_Agent] = field(default_factory=list)
+    tickets: list[_Ticket] = field(default_factory=list)
+    used: collections.Counter[int] = field(default_factory=collections.Counter)  # by hour
+
+    def afresh(self) -> _Corp:
+        fresh = _Corp()
+        fresh.agents = [replace(agent, corp=fresh) for agent in self.agents]
+        return fresh
+
+
+@dataclass(repr=False)
+class _Agent(_Account):
+    """One application of a corp; ``app_id`` is the corp's, ``app_secret`` its own."""
+
+    agent_id: str
+    corp: _Corp
+
+    foreign = _OFFIACCOUNT
+    revoked = 40014  # 40001 is WeCom's word for a wrong secret
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tickets = {"jsapi": self.corp.tickets, "agent_config": []}
+
+    def spend(self, name: str, now: float) -> None:
+        """As ever, but tickets of both kinds: 100 an hour for an agent, 400 for its corp."""
+        if name != "getticket":
+            super().spend(name, now)
+            return
+        hour = int(now // 3600)
+        if self.used[name, hour] >= 100 or self.corp.used[hour] >= 400:
+            raise _Refusal(45009)
+        self.used[name, hour] += 1
+        self.corp.used[hour] += 1
+
+    def token(self, now: float) -> dict[str, Any]:
+        """The same one to the very end of its life: nothing is known of a renewal before that."""
+        self.spend("gettoken", now)
+        current = self.current.get(True)
+        if current is None or current.ends_at <= now:
+            current = self._issue(now, stable=True)
+        return {"errcode": 0, "errmsg": "ok", **self._answer(current, now)}
+
+    def mistakable(self) -> dict[str, list[_Ticket]]:
+        found = {"the one of the corp 企业的": self.corp.tickets}
+        for agent in self.corp.agents:
+            found[f"the one of agent {agent.agent_id} 应用的"] = agent.tickets["agent_config"]
+        return found
 
 
 class Sandbox:
     """WeChat as a WSGI application, with :meth:`serve` to put it on a port.
 
-    :param app_id: the first account's; :meth:`add_account` adds others.
+    :param app_id: the first account's; :meth:`add_account` adds others and :meth:`add_agent`
+        those of WeCom.
     :param app_secret: its secret.
     :param ticket: which of the reported worlds to be. ``"same"``: one ticket until it is as old as
         its lifetime, and every answer promises (and gives) it a full lifetime more;
@@ -379,6 +461,7 @@ class Sandbox:
             domains, token_quota, stable_token_quota, ticket_quota,
         )  # fmt: skip
         self._accounts = {app_id: first}
+        self._corps: dict[str, _Corp] = {}
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()  # never held while waiting or talking to a caller
         self._release = threading.Event()  # set when those who wait now are to go on
@@ -403,6 +486,39 @@ class Sandbox:
                 raise ValueError(f"there is another account {app_id!r} already")
             first = self._accounts[self.app_id]
             self._accounts[app_id] = replace(first, app_id=app_id, app_secret=app_secret, **rules)
+
+    def add_agent(self, corp_id: str, secret: str, agent_id: str = "", **rules: Any) -> None:
+        """Add an application of a WeCom corp (企业微信); twice is as good as once.
+
+        A corp has as many as are added. Each has a token and an ``agent_config`` ticket of its own;
+        the ticket for ``wx.config`` is the corp's, and so the same for all of them.
+
+        :param agent_id: what ``wx.agentConfig`` calls ``agentid``; it refuses an agent without.
+        :param rules: what differs from the first account: any keyword of :class:`Sandbox` but
+            ``delay``, ``clock`` and the quotas. WeCom's own are 100 ticket calls an hour for an
+            agent and 400 for its corp.
+        :raises ValueError: if the corp has an agent of this id with another secret, one of this
+            secret with another id, or this very one and there are rules.
+        """
+        with self._lock:
+            corp = self._corps.get(corp_id, _Corp())
+            for known in corp.agents:
+                same_secret, same_id = known.app_secret == secret, known.agent_id == agent_id
+                if same_secret and same_id and not rules:
+                    return
+                if same_secret or (same_id and agent_id):
+                    raise ValueError(f"{corp_id!r} has another agent {known.agent_id!r} already")
+            first = self._accounts[self.app_id]
+            inherited = {f.name: getattr(first, f.name) for f in fields(_Account) if f.init}
+            named = {"app_id": corp_id, "app_secret": secret, "agent_id": agent_id, "corp": corp}
+            corp.agents.append(_Agent(**{**inherited, **rules, **named}))
+            self._corps[corp_id] = corp
+
+    def _agents(self) -> list[_Agent]:
+        return [agent for corp in self._corps.values() for agent in corp.agents]
+
+    def _everybody(self) -> list[_Account]:
+        return [*self._accounts.values(), *self._agents()]
 
     def fail(self, fault: str | int, *, times: int | None = 1, path: str | None = None) -> None:
         """Queue a fault; each call plays the first one in the queue that is meant for it.
@@ -431,9 +547,12 @@ class Sandbox:
             self._release_all()
 
     def revoke_token(self) -> None:
-        """Kill all access tokens, as a service that asks for tokens of its own does: 40001."""
+        """Kill all access tokens, as a service that asks for tokens of its own does.
+
+        They answer 40001 from then on, and WeCom's 40014.
+        """
         with self._lock:
-            for account in self._accounts.values():
+            for account in self._everybody():
                 account.revoke(self._clock())
 
     def reset(self) -> None:
@@ -444,6 +563,7 @@ class Sandbox:
             self.calls.clear()
             self.history.clear()
             self._accounts = {key: replace(old) for key, old in self._accounts.items()}
+            self._corps = {key: old.afresh() for key, old in self._corps.items()}
 
     def _release_all(self) -> None:
         self._release.set()
@@ -454,37 +574,61 @@ class Sandbox:
     ) -> str:
         """Judge a signature as the phone does inside ``wx.config``.
 
+        :param appId: an account's, or the id of a WeCom corp.
         :param url: the page's address as the browser has it; what follows a ``#`` is not signed.
         :returns: the ``errMsg``: ``"config:ok"``, ``"config:invalid signature"``,
             ``"config:invalid url domain"``, or ``"config:fail"`` for an account it does not know.
         """
-        page = url.partition("#")[0]
         with self._lock:
-            account = self._accounts.get(appId)
-            tickets = account.valid_tickets("jsapi", self._clock()) if account else []
-        if account is None:
-            return "config:fail"
-        if not account.admits_page(page):
-            return "config:invalid url domain"
-        for ticket in tickets:
-            signed = f"jsapi_ticket={ticket.value}&noncestr={nonceStr}&timestamp={timestamp}"
-            data = f"{signed}&url={page}".encode("utf-8", "replace")
-            if hashlib.sha1(data, usedforsecurity=False).hexdigest() == signature:
-                return "config:ok"
-        return "config:invalid signature"
+            accounts = [account for account in self._everybody() if account.app_id == appId]
+            verdict = self._judge(accounts, "jsapi", nonceStr, timestamp, signature, url)
+        return f"config:{verdict}"
 
-    def bridge_script(self) -> str:
+    def verify_agent(
+        self, *, corpid: str, agentid: int | str, nonceStr: str, timestamp: int | str,
+        signature: str, url: str,
+    ) -> str:  # fmt: skip
+        """Judge a signature as the phone of WeCom does inside ``wx.agentConfig``.
+
+        :param url: the page's address as the browser has it.
+        :returns: the ``errMsg``, as :meth:`verify` with ``agentConfig`` in place of ``config``.
+        """
+        with self._lock:
+            wanted = (corpid, str(agentid))
+            agents = [a for a in self._agents() if a.agent_id and (a.app_id, a.agent_id) == wanted]
+            verdict = self._judge(agents, "agent_config", nonceStr, timestamp, signature, url)
+        return f"agentConfig:{verdict}"
+
+    def _judge(
+        self, accounts: Sequence[_Account], kind: str,
+        nonce: str, timestamp: int | str, signature: str, url: str,
+    ) -> str:  # fmt: skip
+        page = url.partition("#")[0]
+        admitting = [account for account in accounts if account.admits_page(page)]
+        if not admitting:
+            return "invalid url domain" if accounts else "fail"
+        for account in admitting:
+            for ticket in account.valid_tickets(kind, self._clock()):
+                signed = f"jsapi_ticket={ticket.value}&noncestr={nonce}&timestamp={timestamp}"
+                data = f"{signed}&url={page}".encode("utf-8", "replace")
+                if hashlib.sha1(data, usedforsecurity=False).hexdigest() == signature:
+                    return "ok"
+        return "invalid signature"
+
+    def bridge_script(self, phone: str = "wechat") -> str:
         """The JavaScript that makes an ordinary browser this sandbox's phone.
 
         It gives a page a ``WeixinJSBridge`` and a user agent for which jweixin acts, and shows the
         verdict on ``wx.config`` and the card a share would make. It runs before jweixin: from
         ``/sandbox/bridge.js``, or as its text in front of another script's.
 
+        :param phone: ``"wecom"`` for one with WeCom, as ``/sandbox/bridge.js?phone=wecom`` is.
         :raises RuntimeError: if the sandbox is not served.
+        :raises ValueError: for another phone.
         """
         if not self.url:
             raise RuntimeError("call serve() first: the script has to know where the sandbox is")
-        return _bridge(self.url)
+        return _bridge(self.url, phone)
 
     # -- on a port
 
@@ -581,7 +725,8 @@ class Sandbox:
                 raise _Refusal(fault.value)
             payload = self._handle(request, name, ip, now)
         except _Refusal as refusal:
-            payload = _error(refusal.errcode, ip, now)
+            errors = _wecom_error if name in _WECOM else _error
+            payload = errors(refusal.errcode, ip, now)
         if fault:
             _spoil(fault, payload)
         # WeChat answers with either type and no rule is known, so callers get to see both.
@@ -604,16 +749,24 @@ class Sandbox:
             return account.stable_token(now, force)
         if name == "token":
             return self._account_by_secret(request.args, ip).legacy_token(now)
+        if name == "gettoken":
+            return self._agent_by_secret(request.args, ip).token(now)
         account = self._account_by_token(request.args.get("access_token"), now)
-        if name == "getticket":
+        if name in account.foreign:
+            raise _Refusal(40014)
+        if name == "get_jsapi_ticket":
+            return account.get_ticket("jsapi", now)
+        if name in _TYPES:
             kind = request.args.get("type", "")
-            if kind not in account.tickets:
+            if kind not in _TYPES[name]:
                 raise _Refusal(40097)
             return account.get_ticket(kind, now)
         account.spend(name, now)
         if name == "quota/get":
             return account.quota(str(_body(request).get("cgi_path")), now)
-        return {"ip_list": ["192.0.2.1", "192.0.2.2", "198.51.100.1"]}  # of RFC 5737: nobody's
+        success = {"errcode": 0, "errmsg": "ok"} if isinstance(account, _Agent) else {}
+        # Of RFC 5737: nobody's.
+        return {**success, "ip_list": ["192.0.2.1", "192.0.2.2", "198.51.100.1"]}
 
     def _account_by_secret(self, fields: Mapping[str, Any], ip: str) -> _Account:
         app_id, secret = fields.get("appid"), fields.get("secret")
@@ -632,10 +785,26 @@ class Sandbox:
             raise _Refusal(40164)
         return account
 
+    def _agent_by_secret(self, fields: Mapping[str, Any], ip: str) -> _Agent:
+        corp_id, secret = fields.get("corpid"), fields.get("corpsecret")
+        if not corp_id:
+            raise _Refusal(41002)
+        corp = self._corps.get(corp_id)
+        if corp is None:
+            raise _Refusal(40013)
+        if not secret:
+            raise _Refusal(41004)
+        for agent in corp.agents:
+            if agent.app_secret == secret:
+                if not agent.admits_ip(ip):
+                    raise _Refusal(60020)
+                return agent
+        raise _Refusal(40001)
+
     def _account_by_token(self, value: str | None, now: float) -> _Account:
         if not value:
             raise _Refusal(41001)
-        for account in self._accounts.values():
+        for account in self._everybody():
             if token := account.tokens.get(value):
                 if now >= token.ends_at:
                     raise _Refusal(token.errcode)
@@ -682,10 +851,13 @@ class Sandbox:
     def _verify_request(self, request: Request) -> str:
         data = request.get_data()
         fields = _json_object(data) if data else request.args
-        keys = ("appId", "nonceStr", "timestamp", "signature", "url")
+        of_agent = "corpid" in fields
+        who = ("corpid", "agentid") if of_agent else ("appId",)
+        keys = (*who, "nonceStr", "timestamp", "signature", "url")
         if missing := [key for key in keys if fields.get(key) is None]:
             raise ValueError(f"missing: {', '.join(missing)}")
-        return self.verify(**{key: str(fields[key]) for key in keys})
+        judge = self.verify_agent if of_agent else self.verify
+        return judge(**{key: str(fields[key]) for key in keys})
 
     def _diagnose(self, fields: Mapping[str, Any]) -> dict[str, str | None]:
         """Why a page's signature is refused; no ticket and no token is in the answer.
@@ -700,7 +872,9 @@ class Sandbox:
         signed = {key: values[key] for key in ("url", "timestamp", "signature")}
         found = [
             (app_id, diagnose(**signed, noncestr=values["nonceStr"], ticket=ticket, others=others))
-            for app_id, ticket, others in self._candidates(values["appId"], values["ticket"])
+            for app_id, ticket, others in self._candidates(
+                values["appId"], values["agentid"], values["ticket"]
+            )
         ]
         # What explains most: a right signature, then a mistake, then the right one's lack.
         app_id, best = min(
@@ -710,11 +884,16 @@ class Sandbox:
         answer |= {"english": best.english, "chinese": best.chinese}
         return {key: text and self._without_secrets(text, values) for key, text in answer.items()}
 
-    def _candidates(self, app_id: str, pasted: str) -> list[tuple[str, str, dict[str, str]]]:
+    def _candidates(
+        self, app_id: str, agent_id: str, pasted: str
+    ) -> list[tuple[str, str, dict[str, str]]]:
         """By account: the ticket that should have signed, and what may have signed instead."""
+        kind = "agent_config" if agent_id else "jsapi"
         with self._lock:
-            accounts = [a for key, a in self._accounts.items() if app_id in ("", key)]
-            signers = [(a.app_id, *a.signers(self._clock())) for a in accounts]
+            named = [agent for agent in self._agents() if agent.agent_id == agent_id]
+            accounts = named if agent_id else self._everybody()
+            chosen = [account for account in accounts if app_id in ("", account.app_id)]
+            signers = [(a.app_id, *a.signers(kind, self._clock())) for a in chosen]
         pasting = {"the pasted one 粘贴的": pasted} if pasted else {}
         found = [
             (name, ticket, {**others, **pasting})
@@ -730,7 +909,7 @@ class Sandbox:
     def _without_secrets(self, text: str, values: Mapping[str, str]) -> str:
         with self._lock:
             hidden = [values["ticket"]] if len(values["ticket"]) > 16 else []
-            for account in self._accounts.values():
+            for account in self._everybody():
                 tickets = (ticket for kind in account.tickets.values() for ticket in kind)
                 hidden += [*account.tokens, *(ticket.value for ticket in tickets)]
         for secret in hidden:
@@ -754,8 +933,11 @@ class Sandbox:
         shown = {key: self._without_secrets(values[key], values) for key in values}
         shown["ticket"] = ""
         rows = "".join(f"<tr><td>{k}<td>{n}" for k, n in sorted(dict(self.calls).items()))
+        with self._lock:
+            agents = [f"{agent.app_id} (agent {agent.agent_id})" for agent in self._agents()]
+            accounts = ", ".join([*self._accounts, *agents])
         page = _PAGE.format(
-            accounts=html.escape(", ".join(list(self._accounts))), rows=rows, answer=answer,
+            accounts=html.escape(accounts), rows=rows, answer=answer,
             tag=html.escape(f'<script src="{_address(request)}/sandbox/bridge.js"></script>'),
             form=_diagnosis_form(request.script_root, shown),
         )  # fmt: skip
@@ -783,8 +965,9 @@ label {{ margin: .5rem 0 }} td {{ padding-right: 2rem }} [role=alert] {{ color: 
 <p>Calls so far:<table>{rows}</table>
 <h2>A phone in the browser <span lang="zh-CN">浏览器里的手机</span></h2>
 <p>This tag, before the one that loads jweixin, lets a page run in an ordinary browser as it does in
-WeChat.
-<span lang="zh-CN">将它放在 jweixin 之前，页面即可在普通浏览器中像在微信里一样运行。</span>
+WeChat, or in WeCom with <code>?phone=wecom</code>.
+<span lang="zh-CN">将它放在 jweixin 之前，页面即可在普通浏览器中像在微信里一样运行；
+企业微信请加 <code>?phone=wecom</code>。</span>
 <pre>{tag}</pre>
 <h2 id="diagnose">Why “invalid signature”? <span lang="zh-CN">签名为什么无效？</span></h2>
 {answer}
@@ -822,14 +1005,18 @@ def _address(request: Request) -> str:
     return request.root_url.rstrip("/")
 
 
-def _bridge(url: str) -> str:
+def _bridge(url: str, phone: str) -> str:
+    if phone not in _PHONES:
+        raise ValueError(f"phone is one of {', '.join(_PHONES)}, not {phone!r}")
     text = Path(__file__).with_name("bridge.js").read_text(encoding="utf-8")
+    text = text.replace("__PHONE__", phone)
     # The text may end up inside a page.
     return text.replace('"__SANDBOX_URL__"', json.dumps(url).replace("<", "\\u003c"))
 
 
 def _bridge_response(request: Request) -> Response:
-    response = Response(_bridge(_address(request)), content_type="text/javascript; charset=utf-8")
+    text = _bridge(_address(request), request.args.get("phone", _PHONES[0]))
+    response = Response(text, content_type="text/javascript; charset=utf-8")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # a page may be isolated
@@ -872,6 +1059,13 @@ def _error(errcode: int, ip: str, now: float) -> dict[str, Any]:
     errmsg = _ERRMSG.get(errcode, "unknown error").format(ip=ip, ipv6=ipv6)
     rid = f"{int(now):08x}-{secrets.token_hex(4)}-{secrets.token_hex(4)}"
     return {"errcode": errcode, "errmsg": f"{errmsg} rid: {rid}"}
+
+
+def _wecom_error(errcode: int, ip: str, now: float) -> dict[str, Any]:
+    errmsg = _WECOM_ERRMSG.get(errcode, "unknown error").format(ip=ip, ipv6=ip)
+    hint = f"hint: [{int(now)}{secrets.randbelow(10**13):013}], from ip: {ip}"
+    more = f"more info at https://open.work.weixin.qq.com/devtool/query?e={errcode}"
+    return {"errcode": errcode, "errmsg": f"{errmsg}, {hint}, {more}"}
 
 
 # -- faults
@@ -992,6 +1186,13 @@ def embedded(**options: Any) -> Sandbox:
     return sandbox.serve()
 
 
+def _agent(text: str) -> tuple[str, str, str]:
+    parts = text.split(":")
+    if len(parts) != 3 or not all(parts):
+        raise argparse.ArgumentTypeError("CORPID:SECRET:AGENTID is wanted")  # and no secret shown
+    return parts[0], parts[1], parts[2]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Serve a sandbox until Ctrl-C."""
     parser = argparse.ArgumentParser(
@@ -1006,13 +1207,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--delay", type=float, default=0.0, help="time each answer takes, s")
     parser.add_argument("--ip-whitelist", action="append", default=[], metavar="IP")
     parser.add_argument("--domain", action="append", default=[], help="JS-safe; repeatable")
+    parser.add_argument(
+        "--agent", action="append", default=[], type=_agent, metavar="CORPID:SECRET:AGENTID",
+        help="an application of a WeCom corp; repeatable",
+    )  # fmt: skip
     args = parser.parse_args(argv)
+    agents: list[tuple[str, str, str]] = args.agent
     try:
         sandbox = Sandbox(
             args.app_id, args.app_secret, ticket=args.ticket, token_lifetime=args.ttl,
             ticket_lifetime=args.ttl, delay=args.delay, ip_whitelist=args.ip_whitelist,
             domains=args.domain,
-        ).serve(args.host, args.port)  # fmt: skip
+        )  # fmt: skip
+        for agent in agents:
+            sandbox.add_agent(*agent)
+        sandbox.serve(args.host, args.port)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     with sandbox:
@@ -1024,6 +1233,7 @@ def main(argv: list[str] | None = None) -> int:
             f"  export FLASK_WXJSAPI_API_BASE_URL={sandbox.url}",
             f"  curl -d '{json.dumps({'fault': '45009', 'times': 3})}' {sandbox.url}/sandbox/fail",
             f'  <script src="{sandbox.url}/sandbox/bridge.js"></script>  makes a browser its phone',
+            *(f"WeCom corp {corp}, agent {agent}, secret as given" for corp, _, agent in agents),
         )
         print(*lines, sep="\n", flush=True)  # noqa: T201 - a command talks to its user
         try:
