@@ -51,7 +51,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/tested: $(VENV)/installed
+$(VENV)/tested: $(VENV)/installed tests/browser/package.json
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[test]"
 	-cd tests/browser && npm install --silent --no-audit --no-fund --no-package-lock
 	@touch $@

@@ -63,11 +63,14 @@ def test_four_workers_share_one_ticket(cluster: tuple[subprocess.Popen[str], str
     assert json.loads(read(f"{sandbox}/sandbox/calls")) == {"stable_token": 1, "getticket": 1}
 
 
-def test_it_ends_all_it_started(cluster: tuple[subprocess.Popen[str], str, str]) -> None:
-    """SIGTERM leaves no process behind."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_it_ends_all_it_started(
+    cluster: tuple[subprocess.Popen[str], str, str], number: signal.Signals
+) -> None:
+    """No process stays behind."""
     process, url, _ = cluster
     wait_until(lambda: _answers(url), what="the cluster answers")
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert process.wait(timeout=30) == 0
     assert not _answers(url)
 

