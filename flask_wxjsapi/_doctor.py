@@ -208,7 +208,8 @@ def _on_central(state: _State) -> Generator[Finding, None, bool]:
 def _on_token(state: _State) -> Generator[Finding, None, str | None]:
     """A token to ask with, got in a way that takes nobody else's away."""
     settings = state.settings
-    if settings.token_endpoint == "token" and settings.access_token_provider is None:
+    is_legacy = settings.token_endpoint == "token" and settings.platform == "offiaccount"
+    if is_legacy and settings.access_token_provider is None:
         stored = find(state, ACCESS_TOKEN)
         if stored is not None and time.time() < stored.usable_until:
             return stored.value

@@ -354,6 +354,19 @@ def test_agent_id_is_wecoms() -> None:
         Settings.load(config)
 
 
+@pytest.mark.parametrize("endpoint", ["stable_token", "token"])
+def test_doctor_of_wecom(make: MakeAccounts, endpoint: str) -> None:
+    """It asks for a token whatever TOKEN_ENDPOINT says, since a call takes nobody's away there; a
+    quota is not to be had.
+    """
+    app, _ = make(HR_WXJSAPI_TOKEN_ENDPOINT=endpoint, CACHE_TYPE="SimpleCache")
+    result = app.test_cli_runner().invoke(args=["wxjsapi", "--account", "hr", "doctor"])
+    assert result.exit_code == 0, result.output
+    assert "WeChat accepts the token." in result.output
+    assert "The ticket is fresh" in result.output
+    assert "quota" not in result.output
+
+
 def test_verify_knows_the_agents_ticket(make: MakeAccounts) -> None:
     """A signature of agentConfig is not that of wx.config, and is called what it is."""
     app, accounts = make()
