@@ -452,7 +452,7 @@ def test_errcode_on_the_ticket_call(wechat: Sandbox, errcode: int) -> None:
         (40125, "WXJSAPI_APP_SECRET"),
         (40013, "WXJSAPI_APP_ID"),
         (40164, "whitelist"),
-        (45009, "daily quota"),
+        (45009, "00:00 Asia/Shanghai"),
         (48001, "verified"),
         (89503, "administrator"),
         (99999, "list of global error codes"),
