@@ -87,6 +87,7 @@ def test_the_chart_is_xml_without_what_was_not_measured() -> None:
 # -- the whole -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # half a minute
 @pytest.mark.processes
 def test_a_quick_run_measures_every_part(tmp_path: Path) -> None:
     """All parts run in small numbers; the counts are right, the times are nobody's business."""
