@@ -337,7 +337,9 @@
     const title = mode === "wecom" ? both("Sandbox WeCom", "沙箱企业微信")
       : both("Sandbox phone", "沙箱手机");
     const verdicts = make("div", { className: "verdicts" }, config.line, agentConfig.line);
-    const header = make("header", {}, make("h2", {}, ...title), verdicts, toggle);
+    // Two verdicts do not fit beside the title.
+    const parts = mode === "wecom" ? [toggle, verdicts] : [verdicts, toggle];
+    const header = make("header", { className: mode }, make("h2", {}, ...title), ...parts);
     const panel = make("aside", {}, header, note, body);
     panel.setAttribute("aria-label", "WeChat sandbox 微信沙箱");
     const root = phone.attachShadow({ mode: "open" });
@@ -374,6 +376,8 @@
     [lang] { display: inline-block; font-size: 92%; opacity: .85; }
     code, .status { font-family: ui-monospace, Menlo, Consolas, monospace; }
     .verdicts { display: grid; gap: 4px; justify-items: end; margin-left: auto; }
+    .wecom h2 { flex: 1; }
+    .wecom .verdicts { display: flex; flex: 1 0 100%; flex-wrap: wrap; }
     .status { padding: 2px 10px; border-radius: 99px; background: var(--inset); }
     [data-verdict=ok] { background: var(--good-back); color: var(--good); font-weight: 650; }
     [data-verdict=bad] { background: var(--bad-back); color: var(--bad); font-weight: 650; }
