@@ -133,7 +133,7 @@ def _check_whole(values: Mapping[str, Any], prefix: str) -> None:
                     "ticket from another one asks WeChat for nothing."
                 )
     # Not needed where somebody else provides what would be fetched with it.
-    elif all(values[key] is None for key in _INSTEAD_OF_SECRET):
+    elif values["app_secret"] is values["access_token_provider"] is values["ticket_server"] is None:
         raise RuntimeError(
             f"{prefix}APP_SECRET is not set: it stands beside the AppID in the WeChat console. "
             f'Without an account, set {prefix}API_BASE_URL = "sandbox" and any secret.'
@@ -144,9 +144,6 @@ def _check_whole(values: Mapping[str, Any], prefix: str) -> None:
         raise RuntimeError(
             f"{prefix}CENTRAL_TOKENS needs {prefix}URL_PREFIX, under which the tickets are served."
         )
-
-
-_INSTEAD_OF_SECRET = ("app_secret", "access_token_provider", "ticket_server")
 
 
 def _warn_of_unknown(config: Mapping[str, Any], prefix: str) -> None:
