@@ -105,7 +105,10 @@ def status(as_json: bool) -> None:
 
 
 def _show_status(facts: dict[str, Any]) -> None:
-    rows = {"Account": f"{facts['account']} ({facts['app_id']})", "Ticket": facts["state"]}
+    state = facts["state"]
+    if state == "invalid" and not facts["issued_at"]:
+        state = "invalid, since none was fetched yet"
+    rows = {"Account": f"{facts['account']} ({facts['app_id']})", "Ticket": state}
     times = {"Issued": "issued_at", "Expires": "expires_at", "Renewal": "refresh_at"}
     rows |= {label: when(facts[name]) for label, name in times.items() if facts[name]}
     if facts["last_error"]:
@@ -146,6 +149,8 @@ def refresh() -> None:
         click.echo("Nothing was asked: the last refresh is less than 10 s ago.")
     else:
         click.echo(f"Renewed: a ticket of {length} characters.")
+    if account._state().settings.central_url is not None:
+        click.echo("It came from the central server; run refresh there to have WeChat asked.")
     if found.expires_at is not None:
         click.echo(f"It expires {when(found.expires_at)}.")
 

@@ -182,9 +182,7 @@ class CentralServer:
             params["rejected"] = fingerprint(rejected)
         # Here and not there: the two clocks need not agree.
         issued_at = self._clock()
-        status, text, _ = exchange(
-            "GET", self._url, "/ticket", timeout, params=params, token=self._token
-        )
+        status, text, _ = self._ask(timeout, params)
         answer = _decoded(text) or {}
         if status != 200:
             raise TransportError(self._problem(status, answer))
@@ -211,7 +209,14 @@ class CentralServer:
 
         :raises TransportError: when nobody answers.
         """
-        return exchange("GET", self._url, "/ticket", timeout, token=self._token)[2]
+        return self._ask(timeout)[2]
+
+    def _ask(self, timeout: float, params: dict[str, Any] | None = None) -> tuple[int, bytes, str]:
+        try:
+            return exchange("GET", self._url, "/ticket", timeout, params=params, token=self._token)
+        except TransportError as error:
+            problem = str(error)
+        raise TransportError(f"The central server {problem} Does it run, and is CENTRAL_URL right?")
 
 
 def fingerprint(value: str) -> str:

@@ -24,6 +24,7 @@ _JSSDK_URL = f"https://{_JSSDK_HOST}/open/js/jweixin-1.6.0.js"
 AGENT_SDK_URL = "https://open.work.weixin.qq.com/wwopen/js/jwxwork-1.0.0.js"
 _SHORTEST_TOKEN = 16  # characters
 _APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_CORP_ID = re.compile(r"ww[0-9a-f]{16}", re.ASCII)
 _URL_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+", re.ASCII)
 _PAGE_HOST = re.compile(
     r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]+)?|\[[0-9a-f:.]+\](:[0-9]+)?", re.ASCII
@@ -130,16 +131,23 @@ def _check_whole(values: Mapping[str, Any], prefix: str) -> None:
             if values[key.lower()] is not None:
                 raise RuntimeError(
                     f"{prefix}{key} and {prefix}CENTRAL_URL are both set: an app that takes its "
-                    "ticket from another one asks WeChat for nothing."
+                    f"ticket from another one asks WeChat for nothing. Remove {key}."
                 )
+    elif values["central_token"] is not None:
+        raise RuntimeError(f"{prefix}CENTRAL_URL is not set, but {prefix}CENTRAL_TOKEN is.")
     # Not needed where somebody else provides what would be fetched with it.
     elif values["app_secret"] is values["access_token_provider"] is values["ticket_server"] is None:
         raise RuntimeError(
             f"{prefix}APP_SECRET is not set: it stands beside the AppID in the WeChat console. "
             f'Without an account, set {prefix}API_BASE_URL = "sandbox" and any secret.'
         )
-    if values["agent_id"] and values["platform"] != "wecom":
-        raise RuntimeError(f'{prefix}AGENT_ID is for {prefix}PLATFORM = "wecom" only.')
+    if values["platform"] != "wecom":
+        if values["agent_id"] is not None:
+            raise RuntimeError(f'{prefix}AGENT_ID is for {prefix}PLATFORM = "wecom" only.')
+        if _CORP_ID.fullmatch(values["app_id"]):
+            raise RuntimeError(
+                f'{prefix}APP_ID is the id of a corp: set {prefix}PLATFORM = "wecom" as well.'
+            )
     if values["central_tokens"] and values["url_prefix"] is None:
         raise RuntimeError(
             f"{prefix}CENTRAL_TOKENS needs {prefix}URL_PREFIX, under which the tickets are served."
@@ -166,7 +174,10 @@ def _secret(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("must be a string that is not empty")
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("must have no spaces, line ends or other characters a secret never has")
+        raise ValueError(
+            "must have no spaces, line ends or other characters a secret never has (is it still "
+            "an example's?)"
+        )
     return value
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ._config import SANDBOX, Settings, key_prefix
-from ._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
+from ._credential import ACCESS_TOKEN, AGENT_TICKET, JSAPI_TICKET, Credential
 from ._http import is_loopback
 from ._server import Store, StoreSession, reason
 from .errors import TicketUnavailable, WxJsApiError
@@ -45,7 +45,9 @@ def findings(state: _State) -> Iterator[Finding]:
         elif token := (yield from _on_token(state)):
             can_ask = True
             yield from _on_api(state, token)
-    yield from _on_ticket(state, can_ask)
+    yield from _on_ticket(state, JSAPI_TICKET, can_ask)
+    if state.settings.agent_id is not None:
+        yield from _on_ticket(state, AGENT_TICKET, can_ask)
 
 
 #: What the ids and secrets of a platform look like.
@@ -181,7 +183,7 @@ def _on_host(state: _State) -> Generator[Finding, None, bool]:
     except WxJsApiError as error:
         yield "error", f"{error} Look at DNS, proxy, firewall and certificates of this host."
         return False
-    whose = "the central server's" if state.settings.central_url else "WeChat's"
+    whose = f"{_upstream_name(state.settings)}'s"
     yield "ok", f"Something answers at {whose} address."
     try:
         skew = time.time() - parsedate_to_datetime(header).timestamp()
@@ -190,6 +192,12 @@ def _on_host(state: _State) -> Generator[Finding, None, bool]:
     if abs(skew) > _SKEW:
         yield "warning", f"This host's clock is {skew:+.0f} s off {whose}: use NTP."
     return True
+
+
+def _upstream_name(settings: Settings) -> str:
+    if settings.central_url is not None:
+        return "the central server"
+    return "WeCom" if settings.platform == "wecom" else "WeChat"
 
 
 def _on_central(state: _State) -> Generator[Finding, None, bool]:
@@ -235,7 +243,7 @@ def _on_api(state: _State, token: str) -> Iterator[Finding]:
     except WxJsApiError as error:
         yield "error", f"The token is not accepted: {error}"
         return
-    yield "ok", "WeChat accepts the token."
+    yield "ok", f"{_upstream_name(state.settings)} accepts the token."
     if state.settings.platform == "wecom":
         return  # which tells nobody what is left
     body = {"cgi_path": "/cgi-bin/ticket/getticket"}
@@ -252,9 +260,10 @@ def _on_api(state: _State, token: str) -> Iterator[Finding]:
         yield level, f"{left} of {limit} ticket calls are left today."
 
 
-def _on_ticket(state: _State, can_ask: bool) -> Iterator[Finding]:
-    """The ticket, and the back-off; a ticket is asked for where there is none."""
-    found = state.provider.status()
+def _on_ticket(state: _State, kind: str, can_ask: bool) -> Iterator[Finding]:
+    """A ticket, and the back-off; one is asked for where there is none."""
+    name = "ticket" if kind == JSAPI_TICKET else "ticket of the agent"
+    found = state.provider.status(kind)
     if found.retry_at is not None:
         level = "error" if found.state == "invalid" else "warning"
         yield level, f"Nothing is asked until {when(found.retry_at)}. {found.last_error}"
@@ -262,15 +271,15 @@ def _on_ticket(state: _State, can_ask: bool) -> Iterator[Finding]:
         return
     try:
         if found.state == "invalid" and can_ask:
-            current_ticket(state)
-            found = state.provider.status()
+            current_ticket(state, kind)
+            found = state.provider.status(kind)
     except WxJsApiError as error:
-        yield "error", f"No ticket: {why(error)}"
+        yield "error", f"No {name}: {why(error)}"
         return
     if found.state != "invalid" and found.expires_at is not None:
-        yield "ok", f"The ticket is {found.state} and expires {when(found.expires_at)}."
+        yield "ok", f"The {name} is {found.state} and expires {when(found.expires_at)}."
     else:
-        yield "error", "There is no valid ticket."
+        yield "error", f"There is no valid {name}."
 
 
 # -- what the other commands need as well ----------------------------------------------------------
@@ -288,8 +297,8 @@ def alone(state: _State) -> str | None:
     return _ALONE if is_private else None
 
 
-def current_ticket(state: _State) -> str:
-    value = state.provider.get().value
+def current_ticket(state: _State, kind: str = JSAPI_TICKET) -> str:
+    value = state.provider.get(kind).value
     state.provider.sync()  # its thread may still be saving, and would end with the command
     return value
 

@@ -122,7 +122,7 @@ class WxJsApi:
         if settings.api_base_url == _config.SANDBOX and not (app.debug or app.testing):
             raise RuntimeError(
                 f'{_config.key_prefix(self.name)}API_BASE_URL = "sandbox" is for development: it '
-                "needs debug or testing mode, set before init_app(). (flask run --debug does.)"
+                "needs debug or testing mode, set before init_app(). (flask --debug does.)"
             )
         states: dict[WxJsApi, _State] = app.extensions.setdefault(_STATES, {})
         for other in states.values():

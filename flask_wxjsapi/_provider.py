@@ -563,7 +563,8 @@ class Provider:
             self._restore(lost, session)
         if flight.mode is Mode.FORCE:
             return False
-        if self._state(slot) is State.FRESH and flight.mode is not Mode.VERIFY:
+        is_fresh = self._state(slot) is State.FRESH
+        if is_fresh and flight.mode not in (Mode.LOOK, Mode.VERIFY):
             return True
         for needed in self._chain(slot):
             needed.back_off = self._read_back_off(needed, session)

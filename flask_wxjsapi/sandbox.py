@@ -483,7 +483,7 @@ class Sandbox:
             if known is not None:
                 if known.app_secret == app_secret and not rules:
                     return
-                raise ValueError(f"there is another account {app_id!r} already")
+                raise ValueError(f"there is an account {app_id!r} with other settings already")
             first = self._accounts[self.app_id]
             self._accounts[app_id] = replace(first, app_id=app_id, app_secret=app_secret, **rules)
 

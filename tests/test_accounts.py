@@ -348,6 +348,13 @@ def test_agent_id_that_is_none(value: object) -> None:
         Settings.load({f"WXJSAPI_{key}": each for key, each in config.items()})
 
 
+def test_a_corps_id_wants_wecom() -> None:
+    """The first mistake of whoever comes from an official account."""
+    config = {"WXJSAPI_APP_ID": "ww0123456789abcdef", "WXJSAPI_APP_SECRET": "s"}
+    with pytest.raises(RuntimeError, match='set WXJSAPI_PLATFORM = "wecom"'):
+        Settings.load(config)
+
+
 def test_agent_id_is_wecoms() -> None:
     config = {"WXJSAPI_APP_ID": "wx1", "WXJSAPI_APP_SECRET": "s", "WXJSAPI_AGENT_ID": 1}
     with pytest.raises(RuntimeError, match='AGENT_ID is for WXJSAPI_PLATFORM = "wecom"'):
@@ -362,8 +369,9 @@ def test_doctor_of_wecom(make: MakeAccounts, endpoint: str) -> None:
     app, _ = make(HR_WXJSAPI_TOKEN_ENDPOINT=endpoint, CACHE_TYPE="SimpleCache")
     result = app.test_cli_runner().invoke(args=["wxjsapi", "--account", "hr", "doctor"])
     assert result.exit_code == 0, result.output
-    assert "WeChat accepts the token." in result.output
+    assert "WeCom accepts the token." in result.output
     assert "The ticket is fresh" in result.output
+    assert "The ticket of the agent is fresh" in result.output
     assert "quota" not in result.output
 
 

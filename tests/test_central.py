@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -425,8 +426,24 @@ def test_what_goes_wrong_is_said(status: int, body: str, told: str) -> None:
 
 def test_nobody_answers() -> None:
     app, wxjsapi = client_app(f"http://127.0.0.1:{free_port()}", "wx1")
-    with app.app_context(), pytest.raises(TransportError, match="was not reached"):
+    with app.app_context(), pytest.raises(TransportError) as caught:
         wxjsapi.refresh()
+    assert re.fullmatch(
+        r"The central server 127\.0\.0\.1:\d+ was not reached: Connection refused\. "
+        r"Does it run, and is CENTRAL_URL right\?",
+        str(caught.value),
+    )
+
+
+def test_refresh_of_a_client_says_what_it_did(
+    sandbox: Sandbox, central: tuple[Flask, WxJsApi]
+) -> None:
+    """The ticket is the server's, and WeChat is asked there."""
+    with served(central[0]) as url:
+        app, _ = client_app(url, sandbox.app_id)
+        result = app.test_cli_runner().invoke(args=["wxjsapi", "refresh"])
+    assert result.exit_code == 0
+    assert "It came from the central server; run refresh there" in result.output
 
 
 # -- a ticket that a page's phone refused ----------------------------------------------------------
@@ -508,6 +525,7 @@ SERVER = {"WXJSAPI_APP_ID": "wx1", "WXJSAPI_APP_SECRET": "secret", "WXJSAPI_URL_
     ("config", "told"),
     [
         (CLIENT | {"WXJSAPI_CENTRAL_TOKEN": None}, "WXJSAPI_CENTRAL_TOKEN is not set"),
+        (CLIENT | {"WXJSAPI_CENTRAL_URL": None}, "WXJSAPI_CENTRAL_URL is not set"),
         (CLIENT | {"WXJSAPI_CENTRAL_TOKEN": 123456}, "WXJSAPI_CENTRAL_TOKEN must be a string"),
         (CLIENT | {"WXJSAPI_APP_SECRET": "s3cret"}, "WXJSAPI_APP_SECRET and WXJSAPI_CENTRAL_URL"),
         (CLIENT | {"WXJSAPI_API_BASE_URL": "sandbox"}, "WXJSAPI_API_BASE_URL and"),

@@ -154,8 +154,21 @@ def test_status_without_a_ticket(site: Site, sandbox: Sandbox) -> None:
     """Exit status 1, and WeChat is not asked."""
     result = site.run("status")
     assert result.exit_code == 1
-    assert re.search(r"^Ticket +invalid$", result.stdout, re.M)
+    assert re.search(r"^Ticket +invalid, since none was fetched yet$", result.stdout, re.M)
     assert not sandbox.calls
+
+
+def test_status_shows_a_failure_of_another_process(site: Site, sandbox: Sandbox) -> None:
+    """Also while the ticket is fresh, and until there was a success."""
+    site.ticket()
+    sandbox.fail("45009")
+    with site.server.app_context(), pytest.raises(WeChatAPIError):
+        site.wxjsapi.refresh()
+    facts = json.loads(site.run("status", "--json").stdout)
+    assert facts["state"] == "fresh"
+    assert "45009" in facts["last_error"]
+    assert facts["retry_at"] is not None
+    assert re.search("^Next try ", site.run("status").stdout, re.M)
 
 
 def test_status_shows_the_servers_ticket(site: Site, sandbox: Sandbox) -> None:
