@@ -20,7 +20,7 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from flask_wxjsapi import Credential, TicketServer, WxJsApi, sign
+from flask_wxjsapi import Credential, TicketServer, WeChatAPIError, WxJsApi, sign
 from flask_wxjsapi import _cli as cli_module
 from flask_wxjsapi import _doctor as doctor_module
 from flask_wxjsapi._client import WeChat
