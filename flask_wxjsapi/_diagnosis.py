@@ -46,52 +46,52 @@ TEXTS: dict[str, list[str]] = {
         """
 valid: The signature is right for this URL and ticket.
     If WeChat refuses it all the same, compare appId with the account of the ticket.
-    签名正确，与该URL和 jsapi_ticket 相符。
+    签名正确，与该 URL 和 jsapi_ticket 相符。
     如果微信仍然报错，请检查 appId 与获取 jsapi_ticket 的公众号是否一致。
 share: The signed URL and the page's differ in what WeChat adds to a shared page (from=…).
     Take the URL anew for every request, and cache no page that holds a signature.
-    签名用的URL与当前网页的URL相差分享时追加的参数（from=…、isappinstalled=… 等）。
+    签名用的 URL 与当前网页的 URL 不一致，差在微信分享时追加的参数（from=… 等）。
     URL 必须动态获取，不能写死；也不要缓存带有签名的页面。
 query: The signed URL lacks the query or a part of it.
     Send it to the server as ?url= + encodeURIComponent(location.href.split('#')[0]).
-    签名用的URL缺少全部或部分查询参数。
-    前端把URL传给后端时，请用 encodeURIComponent(location.href.split('#')[0])。
+    签名用的 URL 缺少全部或部分查询参数。
+    前端把 URL 传给后端时，请用 encodeURIComponent(location.href.split('#')[0])。
 slash: The signed URL differs from the page's in a slash, ? or & at the end.
     Sign location.href.split('#')[0] exactly as the browser has it; in a view leave url= out.
-    签名用的URL与当前网页的URL在末尾相差一个 /、? 或 &。
+    签名用的 URL 与当前网页的 URL 在末尾相差一个 /、? 或 &。
     请原样使用浏览器中的 location.href.split('#')[0] 签名；在视图函数中不要传 url=。
 scheme: The signed URL has http where the page has https, or the reverse.
     Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
-    签名用的URL协议不对：http 与 https 弄反了。
+    签名用的 URL 协议不对：http 与 https 弄反了。
     请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
 port: The signed URL has another port than the page's.
     Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
-    签名用的URL端口与当前网页的URL不同。
+    签名用的 URL 端口与当前网页的 URL 不同。
     请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
 host: The signed URL has another host than the page's (www., upper case, an inner address).
     Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
-    签名用的URL域名与当前网页的URL不同（www.、大小写或内网地址）。
+    签名用的 URL 域名与当前网页的 URL 不同（www.、大小写或内网地址）。
     请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
 path: The signed URL lacks the beginning of the page's: the origin or a part of the path.
     Sign the whole URL; for a prefix that a proxy takes away, let ProxyFix pass it on.
-    签名用的URL缺少开头部分：域名，或被反向代理去掉的路径前缀。
-    请用完整的URL签名；反向代理去掉的路径前缀可由 ProxyFix 传递。
+    签名用的 URL 缺少开头部分：域名，或被反向代理去掉的路径前缀。
+    请用完整的 URL 签名；反向代理去掉的路径前缀可由 ProxyFix 传递。
 hash: The hash was signed along with the URL.
     Cut it off: location.href.split('#')[0].
     签名时带上了 # 及其后面部分。
-    签名用的URL不包含#及其后面部分，请用 location.href.split('#')[0]。
+    签名用的 URL 不包含 # 及其后面部分，请用 location.href.split('#')[0]。
 unescaped: The signed URL was un-escaped (%E4%B8%AD became 中, %2F became /), as request.url is.
     Sign location.href.split('#')[0] exactly as the browser has it; in a view leave url= out.
-    签名用的URL被解码了（如 %E4%B8%AD 变成“中”），Flask 的 request.url 就是这样。
+    签名用的 URL 被解码了（如 %E4%B8%AD 变成“中”），Flask 的 request.url 就是这样。
     请原样使用浏览器中的 location.href.split('#')[0] 签名；在视图函数中不要传 url=。
 escaped: The signed URL was escaped twice, or in another way than the browser's.
     Undo encodeURIComponent once, and change no escape.
-    签名用的URL被多编码了一次，或编码方式与浏览器不同。
+    签名用的 URL 被多编码了一次，或编码方式与浏览器不同。
     encodeURIComponent 的结果只解码一次，不要再改动编码。
 html: The signed URL was written for HTML or a script: &amp; in place of &.
     Sign the URL first, then escape what goes into the page.
-    签名用的URL被 HTML 转义了：& 变成了 &amp;。
-    请先用原始URL签名，再对输出到页面的内容转义。
+    签名用的 URL 被 HTML 转义了：& 变成了 &amp;。
+    请先用原始 URL 签名，再对输出到页面的内容转义。
 ticket: Another ticket made the signature: {}.
     Let all processes and services take the ticket from one place.
     签名用的是另一个 jsapi_ticket：{}。

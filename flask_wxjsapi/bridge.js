@@ -257,7 +257,7 @@
   const comparedUrl = make("code", {});
   const why = make("a", { target: "_blank", rel: "noopener" }, ...both("Why?", "为什么？"));
   const compared = make(
-    "div", {}, make("h3", {}, ...both("The phone compared", "手机比对的网址")), comparedUrl, why,
+    "div", {}, make("h3", {}, ...both("The phone compared", "手机比对的 URL")), comparedUrl, why,
   );
   const shares = make("div", {});
 
@@ -318,8 +318,8 @@
     const body = make(
       "div", { id: "body", hidden: innerWidth < 600 }, compared,
       make("div", { className: "modes", hidden: mode === "wecom" },
-        modeButton("android", "Android: ", ...both("current URL", "当前网址")),
-        modeButton("ios", "iOS: ", ...both("landing URL", "进入网址"))),
+        modeButton("android", "Android: ", ...both("current URL", "当前 URL")),
+        modeButton("ios", "iOS: ", ...both("landing URL", "首次进入的 URL"))),
       shares,
     );
     const toggle = make("button", { type: "button", className: "toggle" });

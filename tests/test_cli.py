@@ -357,7 +357,7 @@ def test_verify_names_the_cause(site: Site, signed: str, cause: str) -> None:
     assert re.search(f"^Cause +{cause}$", result.stdout, re.M)
     assert f"&url={signed}\n" in result.stdout
     assert "The signed URL" in result.stdout
-    assert "签名用的URL" in result.stdout
+    assert "签名用的 URL" in result.stdout
 
 
 @pytest.mark.parametrize(("lang", "english"), [("en", True), ("zh", False)])

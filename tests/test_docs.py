@@ -253,6 +253,19 @@ def makes_the_quickstart(block: Block, world: World) -> None:
     world.take(app)
 
 
+def serves_the_verification_file(block: Block, world: World) -> None:
+    """WeChat finds the file that it asks for at the root, and no other one there."""
+    world.take(world.new_app())
+    (world.tmp_path / "static").mkdir()
+    for name in ("MP_verify_r4nd0m.txt", "other.txt"):
+        (world.tmp_path / "static" / name).write_text("r4nd0m")
+    world.run(block)
+    client = world.app.test_client()
+    assert client.get("/MP_verify_r4nd0m.txt", buffered=True).text == "r4nd0m"
+    assert client.get("/MP_verify_another.txt").status_code == 404
+    assert client.get("/other.txt").status_code == 404
+
+
 def has_two_accounts(block: Block, world: World) -> None:
     world.run(block)
     with world.namespace["create_shop"]().test_request_context():
@@ -749,7 +762,12 @@ def is_wechat4js_idea(block: Block, world: World) -> None:
 #: How each Python block of a page is treated, in order. A page without one is not in it.
 PYTHON: dict[str, list[Treatment]] = {
     "index": [makes_a_page],
-    "quickstart": [makes_the_quickstart, runs_in_a_request, has_two_accounts],
+    "quickstart": [
+        makes_the_quickstart,
+        serves_the_verification_file,
+        runs_in_a_request,
+        has_two_accounts,
+    ],
     "sharing": [serves_the_wrong_signature, caches_what_may_be],
     "configuration": [configures],
     "caches": [
@@ -796,6 +814,7 @@ PYTHON: dict[str, list[Treatment]] = {
     ],
     "zh/quickstart": [
         makes_the_quickstart,
+        serves_the_verification_file,
         opens_a_cache,
         opens_a_cache,
         takes_the_token_of_a_center,
@@ -946,9 +965,7 @@ def _check_flask(arguments: list[str], world: World) -> None:
     from flask.cli import FlaskGroup
 
     group: Any = FlaskGroup(load_dotenv=False)
-    words = [word for word in arguments if word != "--app"]
-    if words != arguments:
-        words.remove(arguments[arguments.index("--app") + 1])
+    words = _without_options(group, arguments)
     name = words.pop(0)
     command: Any = world.app.cli.commands.get(name) or group.commands.get(name)
     assert command, f"there is no flask {name}"
@@ -1245,7 +1262,8 @@ const get = async (path) => (await fetch(process.argv[2] + path)).json();
 const steps = [];
 const step = async (count) => {
   const tickets = await Promise.all(Array.from({ length: count }, ticket));
-  steps.push({ tickets: [...new Set(tickets)], asked: (await get("/asked")).length });
+  const values = tickets.map(({ value }) => value);
+  steps.push({ tickets: [...new Set(values)], asked: (await get("/asked")).length });
 };
 await step(20);
 const renewed = (await get("/renew")).ticket;
@@ -1276,7 +1294,7 @@ import { ticket } from "./ticket.mjs";
 const failures = await Promise.allSettled([ticket(), ticket()]);
 const reasons = failures.map((failure) => failure.reason.message);
 process.env.TICKET_TOKEN = process.argv[2];
-console.log(JSON.stringify({ reasons, then: await ticket() }));
+console.log(JSON.stringify({ reasons, then: (await ticket()).value }));
 """
 
 
@@ -1301,8 +1319,9 @@ console.log(JSON.stringify(await config(process.argv[2])));
 
 
 def test_a_phone_accepts_what_node_signs(central: tuple[Central, str], tmp_path: Path) -> None:
-    """The page's second module makes an argument of wx.config for the first one's ticket."""
+    """The page's second module makes an argument of wx.config of what the first one got."""
     server, url = central
+    assert "wx0123" not in _block("central", "export async function config")  # the answer has it
     _write_node_client(tmp_path, url)
     page = "https://example.com/a?b=%E4%B8%AD&c=1"
     config = _node(tmp_path, _SIGNS, page, TICKET_TOKEN=server.token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -102,8 +103,9 @@ def answers(url: str) -> bool:
 
 
 def call_argument(name: str, page: str) -> dict[str, Any]:
-    """What a page gives ``wx.config`` or ``wx.agentConfig``."""
-    match = re.search(rf"wx\.{name}\((\{{.*?\}})\)", page)
+    """What a page gives ``wx.config``, or as ``const agent`` to ``wx.agentConfig``."""
+    call = r"const agent = (\{.*?\});" if name == "agentConfig" else r"wx\.config\((\{.*?\})\)"
+    match = re.search(call, page)
     assert match, page
     return dict(json.loads(match[1]))
 
@@ -240,8 +242,18 @@ def test_central(tmp_path: Path) -> None:
             served = requests.get(ticket, headers={"Authorization": f"Bearer {token}"}, timeout=10)
             secrets.add(served.json()["value"])
         assert len(secrets) == 4  # both are given the same ticket
+        # A token of nobody else's is there to try it with.
+        (command,) = re.findall(r"^ +curl (.+)$", log, flags=re.M)
+        option, header, url = shlex.split(command)
+        name, _, value = header.partition(": ")
+        assert (option, url) == ("-H", ticket)
+        answer = requests.get(url, headers={name: value}, timeout=10).json()
+        assert answer["value"] in secrets
+        assert value.removeprefix("Bearer ") not in secrets
+    assert all(value not in page for page in pages)
     log = example.log.read_text()
-    for client in ("blog", "shop"):
+    assert log.count(value) == 1
+    for client in ("blog", "shop", "curl"):
         assert f"{client} fetched the jsapi_ticket" in log
     # Each of the two asked once, with all of its workers.
     assert log.count("GET /wxjsapi/ticket?kind=jsapi_ticket") == 2

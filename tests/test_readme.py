@@ -47,7 +47,7 @@ def test_the_defaults_in_the_table_are_the_codes(readme: str) -> None:
 def _app_from(block: str, sandbox: Sandbox, namespace: dict[str, Any]) -> Flask:
     """The quickstart's app, pointed at the sandbox."""
     block = block.replace(
-        'WXJSAPI_APP_ID="wx0123456789abcdef", WXJSAPI_APP_SECRET="…"',
+        'WXJSAPI_APP_ID="wx0123456789abcdef", WXJSAPI_APP_SECRET="the-AppSecret"',
         f'TESTING=True, WXJSAPI_APP_ID="{sandbox.app_id}", '
         f'WXJSAPI_APP_SECRET="{sandbox.app_secret}", WXJSAPI_API_BASE_URL="{sandbox.url}"',
     )
@@ -57,6 +57,26 @@ def _app_from(block: str, sandbox: Sandbox, namespace: dict[str, Any]) -> Flask:
     return app
 
 
+def test_the_quickstart_runs_as_it_is_pasted(
+    readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its two files, where the README says, make a page with the sandbox that the README names."""
+    assert readme.index("``app.py``") < readme.index(".. code-block:: python")
+    assert readme.index("``templates/index.html``") < readme.index(".. code-block:: html+jinja")
+    (tmp_path / "templates").mkdir()
+    for template in _blocks(readme, "html+jinja"):
+        (tmp_path / "templates" / "index.html").write_text(template, encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
+        namespace: dict[str, Any] = {"__name__": "app_of_the_readme"}
+        exec(_blocks(readme, "python")[0], namespace)
+        # What its last lines say of those who have no account, set before the app is wired.
+        app = Flask("app_of_the_readme", root_path=str(tmp_path))
+        app.config.update(namespace["app"].config, DEBUG=True, WXJSAPI_API_BASE_URL="sandbox")
+        WxJsApi(app)
+        app.add_url_rule("/", view_func=namespace["index"])
+        assert "wx.config({" in app.test_client().get("/").text
+
+
 def test_the_quickstart_makes_a_page_that_a_phone_accepts(readme: str, sandbox: Sandbox) -> None:
     """The three lines and the template calls, as they stand, run against the sandbox."""
     namespace: dict[str, Any] = {"__name__": "quickstart"}
@@ -64,8 +84,9 @@ def test_the_quickstart_makes_a_page_that_a_phone_accepts(readme: str, sandbox: 
     plain, sharing = _blocks(readme, "html+jinja")
     with app.test_request_context("/?q=%E4%B8%AD"):
         assert "chooseImage" in render_template_string(plain)
-        html = render_template_string(sharing, image_url="http://localhost/i.png")
+        html = render_template_string(sharing)
         assert "updateTimelineShareData" in html
+        assert "http://localhost/static/share.png" in html
         values: dict[str, Any] = {}
         exec(_blocks(readme, "python")[1], namespace, values)
         config = namespace["wxjsapi"].config(["chooseImage"])
@@ -139,10 +160,10 @@ def test_a_second_account_has_keys_and_functions_of_its_own(readme: str, sandbox
 
 
 def test_the_settings_for_wecom_sign_for_the_application(readme: str, sandbox: Sandbox) -> None:
-    """With an application's secret in place of the dots, WeCom's phone accepts its page."""
+    """As they stand; WeCom's phone accepts the page."""
     app = Flask("wecom")
     exec(_blocks(readme, "python")[5], {"app": app})
-    app.config.update(TESTING=True, WXJSAPI_APP_SECRET="secret", WXJSAPI_API_BASE_URL=sandbox.url)
+    app.config.update(TESTING=True, WXJSAPI_API_BASE_URL=sandbox.url)
     settings = Settings.load(app.config)
     sandbox.add_agent(settings.app_id, settings.app_secret, settings.agent_id or "")
     wxjsapi = WxJsApi(app)

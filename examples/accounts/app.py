@@ -13,6 +13,10 @@ with its name before the keys, and then all of them::
     export FLASK_HR_WXJSAPI_AGENT_ID=1000001
     export FLASK_CRM_WXJSAPI_APP_ID=ww... FLASK_CRM_WXJSAPI_APP_SECRET=...
     export FLASK_CRM_WXJSAPI_AGENT_ID=1000002
+
+A command names the account; the sandbox needs ``--debug`` there as well::
+
+    flask --debug --app examples/accounts/app wxjsapi --account shop doctor
 """
 
 from __future__ import annotations

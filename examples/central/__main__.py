@@ -5,8 +5,8 @@ From the top of the repository, without an account::
     pip install -e . gunicorn
     python examples/central           # PORT=8000 is the default, and the two ports that follow
 
-Each of the three is an app of its own with two workers. A sandbox plays WeChat. Ctrl-C ends all of
-it.
+Each of the three is an app of its own with two workers. A sandbox plays WeChat. A curl command is
+printed, with a token of its own, that fetches the ticket. Ctrl-C ends all of it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> int | str:
         return "gunicorn is missing:  pip install gunicorn"
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))
-    tokens = {client: secrets.token_urlsafe(32) for client in CLIENTS}
+    tokens = {client: secrets.token_urlsafe(32) for client in (*CLIENTS, "curl")}
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox().serve())
         server = _start(
@@ -57,15 +57,18 @@ def main() -> int | str:
                 port + number,
                 WXJSAPI_APP_ID=sandbox.app_id,
                 WXJSAPI_CENTRAL_URL=f"{server}/wxjsapi",
-                WXJSAPI_CENTRAL_TOKEN=token,
+                WXJSAPI_CENTRAL_TOKEN=tokens[client],
                 SANDBOX_URL=sandbox.url,
             )
-            for number, (client, token) in enumerate(tokens.items(), 1)
+            for number, client in enumerate(CLIENTS, 1)
         ]
         print(f"\n  The central server:  {server}")
         for client, address in zip(CLIENTS, addresses, strict=True):
             print(f"  Open the {client}:  {address}")
-        print(f"  What WeChat is asked for:  {sandbox.url}/sandbox/\n", flush=True)
+        print(f"  What WeChat is asked for:  {sandbox.url}/sandbox/")
+        bearer = f"Authorization: Bearer {tokens['curl']}"
+        print("  Fetch the ticket as any other program does:\n")
+        print(f'    curl -H "{bearer}" {server}/wxjsapi/ticket\n', flush=True)
         try:
             return os.waitstatus_to_exitcode(os.wait()[1])
         except KeyboardInterrupt:

@@ -42,3 +42,20 @@ def test_both_verdicts_are_ok(
     card.get_by_text("config:ok", exact=True).wait_for()
     card.get_by_text("agentConfig:ok", exact=True).wait_for()
     assert (phone.errors, phone.blocked) == ([], [])
+
+
+@pytest.mark.parametrize("lost", ["wx", "wx.agentConfig"])
+def test_the_page_says_which_script_is_missing(
+    serve: Callable[..., str], open_phone: Callable[..., Phone], lost: str
+) -> None:
+    """A browser that cannot load one of the two scripts gets a page all the same."""
+    phone = open_phone(None)
+    phone.served[JWXWORK] = None
+    if lost == "wx":
+        phone.served = dict.fromkeys(phone.served)
+    page = phone.page
+    page.goto(serve(create_app({"TESTING": True})) + "/old")
+    shown = "wx is missing" if lost == "wx" else "config:ok"
+    page.locator("#config", has_text=shown).wait_for()
+    page.locator("#agent-config", has_text="wx.agentConfig is missing").wait_for()
+    assert (phone.errors, phone.blocked) == ([], [])
