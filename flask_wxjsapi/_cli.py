@@ -93,9 +93,12 @@ def status(as_json: bool) -> None:
     state, found = account._state(), account.status()
     note = alone(state)
     shown = "unknown" if note and found.state == "invalid" else found.state
-    facts = {"account": account.name, "app_id": masked(state.settings.app_id)}
+    facts: dict[str, Any] = {"account": account.name, "app_id": masked(state.settings.app_id)}
     facts |= asdict(found) | {"state": shown, "note": note}
     del facts["refreshed_by"]  # never this process
+    if state.settings.agent_id is not None:
+        agent = state.provider.status(AGENT_TICKET)
+        facts["agent"] = {"state": agent.state, "last_error": agent.last_error}
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
@@ -115,6 +118,8 @@ def _show_status(facts: dict[str, Any]) -> None:
         rows["Last error"] = facts["last_error"]
     if facts["retry_at"]:
         rows["Next try"] = when(facts["retry_at"])
+    if agent := facts.get("agent"):
+        rows["Agent's"] = f"{agent['state']}. {agent['last_error'] or ''}".rstrip(" .")
     if facts["note"]:
         rows["Note"] = facts["note"]
     for label, text in rows.items():

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from werkzeug.utils import import_string
 
@@ -93,6 +93,16 @@ class Settings:
             return (JSAPI_TICKET, AGENT_TICKET) if self.agent_id else (JSAPI_TICKET,)
         return (JSAPI_TICKET, CARD_TICKET)
 
+    def contradicts(self, other: Settings) -> bool:
+        """Whether another account of this app says something else of the same account at WeChat."""
+        if (self.app_id, self.api_base_url) != (other.app_id, other.api_base_url):
+            return False
+        same_secret = self.app_secret == other.app_secret
+        if self.platform == other.platform == "wecom":  # where each agent has a secret of its own
+            same_agent = self.agent_id == other.agent_id
+            return same_agent != same_secret and None not in (self.agent_id, other.agent_id)
+        return not same_secret and bool(self.app_secret and other.app_secret)
+
     @property
     def jssdk_urls(self) -> list[str]:
         """Where the JS-SDK is loaded from: the URL set, then WeChat's spare host for its own."""
@@ -148,6 +158,11 @@ def _check_whole(values: Mapping[str, Any], prefix: str) -> None:
             raise RuntimeError(
                 f'{prefix}APP_ID is the id of a corp: set {prefix}PLATFORM = "wecom" as well.'
             )
+    elif all(values[key] is None for key in ("app_secret", "agent_id", "central_url")):
+        raise RuntimeError(
+            f"{prefix}AGENT_ID is not set, nor {prefix}APP_SECRET: one of them has to tell the "
+            "applications of the corp apart."
+        )
     if values["central_tokens"] and values["url_prefix"] is None:
         raise RuntimeError(
             f"{prefix}CENTRAL_TOKENS needs {prefix}URL_PREFIX, under which the tickets are served."
@@ -191,11 +206,10 @@ def _app_id(value: object) -> str:
 
 
 def _agent_id(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return value
-    raise ValueError(f"must be the application's AgentId, such as 1000002, got {value!r}")
+    text = "" if isinstance(value, bool) else str(value)
+    if re.fullmatch("[0-9]{1,16}", text):
+        return str(int(text))
+    raise ValueError("must be the application's AgentId, a number such as 1000002")
 
 
 def _text(value: object) -> str:
@@ -237,7 +251,7 @@ def _names(value: object) -> tuple[str, ...]:
 
 def _base_url(value: object) -> str:
     url = _text(value).rstrip("/")
-    parts = urlsplit(url)
+    parts = _split(url)
     if url == SANDBOX:
         return url
     if not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
@@ -250,13 +264,13 @@ def _base_url(value: object) -> str:
 
 
 def _got(value: object) -> str:
-    """The offending value, unless a password may stand in it."""
-    return "" if "@" in str(value) else f", got {value!r}"
+    """The offending value, unless a password or a token may stand in it."""
+    return "" if re.search("[@?]", str(value)) else f", got {value!r}"
 
 
 def _origin(value: object) -> str:
     url = _text(value).rstrip("/")
-    parts = urlsplit(url)
+    parts = _split(url)
     is_origin = url in (f"http://{parts.netloc}", f"https://{parts.netloc}")
     if is_origin and parts.hostname and url.isascii() and "@" not in url:
         # As a browser shows it: in lower case, without the port that goes without saying.
@@ -303,14 +317,23 @@ def _central_tokens(value: object) -> dict[str, str]:
 
 def _central_url(value: object) -> str:
     url = _text(value).rstrip("/")
-    parts = urlsplit(url)
-    is_web = parts.scheme in ("http", "https") and parts.hostname and url.isascii()
-    if is_web and not (parts.query or parts.fragment or "@" in parts.netloc or " " in url):
+    parts = _split(url)
+    is_web = parts.scheme in ("http", "https") and parts.hostname
+    if is_web and url.isascii() and url.isprintable() and not re.search("[?#@ ]", url):
         return url
     raise ValueError(
         "must be the other app's URL_PREFIX as a full URL, such as https://example.com/wxjsapi"
-        f"{_got(value)}"
     )
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL, all of them empty where it is none."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises for one that cannot be
+    except ValueError:
+        return urlsplit("")
+    return parts
 
 
 def _mapping(value: object) -> dict[str, Any]:

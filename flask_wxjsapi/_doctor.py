@@ -187,7 +187,7 @@ def _on_host(state: _State) -> Generator[Finding, None, bool]:
     yield "ok", f"Something answers at {whose} address."
     try:
         skew = time.time() - parsedate_to_datetime(header).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return True
     if abs(skew) > _SKEW:
         yield "warning", f"This host's clock is {skew:+.0f} s off {whose}: use NTP."

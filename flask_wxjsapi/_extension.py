@@ -131,6 +131,13 @@ class WxJsApi:
                     f"{_config.key_prefix(self.name)}URL_PREFIX is {settings.url_prefix!r}, which "
                     f"the account {other.settings.name!r} has already: give each its own."
                 )
+            if settings.contradicts(other.settings):
+                raise RuntimeError(
+                    f"{_config.key_prefix(self.name)}APP_SECRET does not go with that of the "
+                    f"account {other.settings.name!r}: one account, or one agent, has one secret."
+                )
+        if settings.url_prefix is not None:
+            app.register_blueprint(blueprint(settings))
         state = _build(app, settings)
         # With the app, and not here, so that neither keeps the other: an app is found by one dict.
         states[self] = state
@@ -146,8 +153,6 @@ class WxJsApi:
         app.add_template_global(self.script, f"{scope}wx_script")
         if settings.agent_id is not None:
             app.add_template_global(self.agent_config, f"{scope}wx_agent_config")
-        if settings.url_prefix is not None:
-            app.register_blueprint(blueprint(settings))
 
     # -- in a view -----------------------------------------------------------------------------
 
@@ -302,7 +307,8 @@ class WxJsApi:
     # -- for the operator ------------------------------------------------------------------------
 
     def refresh(self) -> str:
-        """Renew the ticket now, for the whole cluster, in spite of a back-off.
+        """Renew the ticket now, for the whole cluster, in spite of a back-off; with AGENT_ID the
+        agent's as well.
 
         Within 10 s of the cluster's last ``refresh()``, successful or not, it only returns
         what there is.
@@ -310,7 +316,11 @@ class WxJsApi:
         :returns: the ticket.
         :raises WxJsApiError: what went wrong: a ``WeChatAPIError`` or a ``TransportError``.
         """
-        return self._state().provider.refresh().value
+        state = self._state()
+        value = state.provider.refresh().value
+        if state.settings.agent_id is not None:
+            state.provider.refresh(AGENT_TICKET)
+        return value
 
     def status(self) -> Status:
         """What this process knows of the ticket. Asks the store where no thread has done so, and
@@ -401,8 +411,8 @@ def _build(app: Flask, settings: Settings) -> _State:
     def open_store() -> Store:
         # The tilde: what an app clears by its own prefix does not start with one. The braces: a
         # Redis Cluster keeps what has the same text in them on one node.
-        where = urlsplit(settings.central_url or base_url())
-        corp = f"~wxjsapi:{{{where.netloc}{where.path}/{settings.app_id}}}:"
+        host = urlsplit(settings.central_url or base_url()).netloc
+        corp = f"~wxjsapi:{{{host}/{settings.app_id}}}:"
         prefix, shared = corp, {}
         if settings.platform == "wecom":
             # Token and agent ticket are the application's own. The other is the corp's: two of its

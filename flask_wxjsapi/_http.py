@@ -56,6 +56,8 @@ def exchange(
             # it between two programs on one machine.
             session.trust_env = not loopback
             session.auth = _no_auth
+            # requests reads a redirect's whole body, though it is told not to follow any.
+            session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
             with session.request(
                 method,
                 base_url + path,

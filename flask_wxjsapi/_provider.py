@@ -75,12 +75,15 @@ class Mode(IntEnum):
 class _Limit:
     """How often a cluster may renew what is not due.
 
-    :param note: where the store keeps the times.
+    :param name: begins the name of the note in which the store keeps the times.
     :param windows: pairs: at most so many, in so many seconds.
     """
 
-    note: str
+    name: str
     windows: tuple[tuple[int, float], ...]
+
+    def note_of(self, slot: _Slot) -> str:
+        return f"{self.name}.{slot.kind}"
 
     def allows(self, times: list[float], now: float) -> bool:
         # A time in the future was noted before a clock was put back, and counts as well.
@@ -144,7 +147,7 @@ class _Slot:
         self.held: Credential | None = None
         self.is_own = False  # fetched by this process
         self.window = _CLOSED
-        self.wanted = False  # somebody here has read it, so the thread keeps it warm
+        self.wanted = False  # somebody here has got it, so the thread keeps it warm
         self.back_off: BackOff | None = None
         self.was_rejected = False  # and the log has it
         self.failure: WxJsApiError | None = None  # the last flight's, for the next moment
@@ -179,7 +182,7 @@ class _Process:
         self.flights: dict[str, _Flight] = {}
         self.store = store
         self.verified_at = -math.inf
-        self.times: dict[Mode, list[float]] = {mode: [] for mode in _LIMITS}
+        self.times: dict[str, list[float]] = {}  # by the note that has the cluster's
 
 
 def _spawn(name: str, target: Callable[[], None]) -> None:
@@ -259,7 +262,6 @@ class Provider:
         return self._get(self._slot(kind), self._timeout if timeout is None else timeout)
 
     def _get(self, slot: _Slot, timeout: float) -> Credential:
-        slot.wanted = True
         has_thread = self._background()
         if self._state(slot) is State.STALE and not has_thread:
             self._renew_in_passing(slot, timeout)
@@ -274,6 +276,7 @@ class Provider:
             slot.window = _Window(held, now, end)
         elif state is State.STALE and has_thread:
             slot.window = _Window(held, now, min(now + _CHECK, held.usable_until))
+        slot.wanted = True
         return held
 
     def _renew_in_passing(self, slot: _Slot, timeout: float) -> None:
@@ -351,7 +354,8 @@ class Provider:
         if self._state(slot) is State.INVALID:
             return  # nothing to verify: who reads it renews it
         with process.lock:
-            if not _LIMITS[Mode.VERIFY].allows(process.times[Mode.VERIFY], now):
+            limit = _LIMITS[Mode.VERIFY]
+            if not limit.allows(process.times.get(limit.note_of(slot), []), now):
                 return
             # Whatever becomes of it, one page a minute waits: the lease may be stuck, the store
             # down, and neither leaves a time behind.
@@ -545,7 +549,7 @@ class Provider:
             return  # the page's next try is signed with the newer one
         if mode is not Mode.FORCE and not is_invalid and not session.is_sound(slot.kind):
             return  # no store or no lease: every process would ask, for a ticket that still does
-        if mode in _LIMITS and not self._is_allowed(mode, process, session):
+        if mode in _LIMITS and not self._is_allowed(mode, slot, process, session):
             return
         renew = self._verify if mode is Mode.VERIFY else self._renew
         renew(slot, flight, session)
@@ -601,20 +605,23 @@ class Provider:
             if slot.held is not None:  # pragma: no branch - only what is held can be lost
                 session.save(slot.kind, slot.held)
 
-    def _is_allowed(self, mode: Mode, process: _Process, session: StoreSession) -> bool:
+    def _is_allowed(
+        self, mode: Mode, slot: _Slot, process: _Process, session: StoreSession
+    ) -> bool:
         """Whether the cluster may renew what is not due once more; then it is counted."""
         limit, now = _LIMITS[mode], self._time()
-        noted = session.note(limit.note).get("times")
+        note = limit.note_of(slot)
+        noted = session.note(note).get("times")
         times = [at for at in noted if isinstance(at, float)] if isinstance(noted, list) else []
         # What this process remembers counts too: the store may have lost its note.
-        known = limit.kept(sorted({*times, *process.times[mode]}), now)
+        known = limit.kept(sorted({*times, *process.times.get(note, [])}), now)
         is_allowed = limit.allows(known, now)
         if is_allowed:
             known.append(now)
-            session.put_note(limit.note, {"times": known}, limit.longest)
+            session.put_note(note, {"times": known}, limit.longest)
             if mode is Mode.VERIFY and not session.answers(ACCESS_TOKEN):
                 is_allowed = False  # nobody else would know that it was asked
-        process.times[mode] = known
+        process.times[note] = known
         return is_allowed
 
     # -- asking WeChat, under the lease --------------------------------------------------------

@@ -19,7 +19,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from ._client import fingerprint
 from ._config import SANDBOX, Settings
-from ._credential import JSAPI_TICKET
+from ._credential import AGENT_TICKET, JSAPI_TICKET
 from ._url import check_page, is_origin_of
 from .errors import TicketUnavailable
 
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _QUIET = 60.0  # seconds between two lines in the log that say the same of the same client
 _PATIENCE = 5.0  # seconds that another service waits for its ticket: less than it has itself
+_AGENT_PATIENCE = 2.0  # seconds that a page waits for the ticket of the agent as well
 _CLIENT_LIFE = 3600  # seconds a browser keeps client.js; then it asks whether there is another
 _CLIENT_TYPES = {"js": "text/javascript", "mjs": "text/javascript", "d.ts": "text/plain"}
 
@@ -70,10 +71,21 @@ def _config(settings: Settings) -> Response:
             wxjsapi._state().provider.verify(re.split("[?#]", url, maxsplit=1)[0])
         answer = wxjsapi.config(url=url)
         if settings.agent_id is not None:
-            answer["agentConfig"] = wxjsapi.agent_config(url=url)
+            answer["agentConfig"] = _agent_config(wxjsapi, url)
         return _answer(answer)
     except TicketUnavailable as error:
         return _unavailable(error)
+
+
+def _agent_config(wxjsapi: Any, url: str) -> Any:
+    """The argument of ``wx.agentConfig``; None where there is no ticket for it, since most pages
+    need ``wx.config`` alone.
+    """
+    try:
+        wxjsapi._state().provider.get(AGENT_TICKET, _AGENT_PATIENCE)
+        return wxjsapi.agent_config(url=url)
+    except TicketUnavailable:
+        return None
 
 
 def _page_to_sign(settings: Settings) -> str:
@@ -142,6 +154,10 @@ def _ticket(settings: Settings, said: dict[str | None, float]) -> Response:
         if request.args.get("rejected") == fingerprint(credential.value):
             provider.verify(f"a page of {client}", kind)
             credential = provider.get(kind, _PATIENCE)
+        # What is left of its life, and not when it ends: two clocks need not agree.
+        life = int(credential.expires_at - time.time())
+        if life < 1:
+            raise TicketUnavailable(1)
     except TicketUnavailable as error:
         return _unavailable(error)
     if _is_time_to_log(said, client):
@@ -152,8 +168,6 @@ def _ticket(settings: Settings, said: dict[str | None, float]) -> Response:
             kind,
             extra={"wxjsapi": {"event": "central_served", **facts}},
         )
-    # What is left of its life, and not when it ends: two clocks need not agree.
-    life = max(1, int(credential.expires_at - time.time()))
     return _answer(
         {"app_id": settings.app_id, "kind": kind, "value": credential.value, "expires_in": life}
     )

@@ -258,7 +258,7 @@ MUTANTS = [
     Mutant(
         "a whole life promised to a client",
         "_views",
-        "life = max(1, int(credential.expires_at - time.time()))",
+        "life = int(credential.expires_at - time.time())",
         "life = 7200",
         "tests/test_central.py::test_what_is_left_of_its_life",
     ),

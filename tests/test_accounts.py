@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask, render_template_string
 
-from flask_wxjsapi import Credential, WeChatAPIError, WxJsApi
+from flask_wxjsapi import Credential, TicketUnavailable, WeChatAPIError, WxJsApi
 from flask_wxjsapi._config import Settings, key_prefix
 from flask_wxjsapi._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
 from flask_wxjsapi.sandbox import Sandbox
@@ -220,6 +220,34 @@ def test_the_command_line_of_each(sandbox: Sandbox, make: MakeAccounts, tmp_path
         assert "The ticket is fresh" in run("--account", name, "doctor")
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"SHOP_WXJSAPI_APP_ID": "wx0000000000000000"}, "SHOP_WXJSAPI_APP_SECRET"),
+        ({"CRM_WXJSAPI_APP_SECRET": HR[0]}, "CRM_WXJSAPI_APP_SECRET"),
+        ({"CRM_WXJSAPI_AGENT_ID": HR[1]}, "CRM_WXJSAPI_APP_SECRET"),
+    ],
+)
+def test_two_accounts_that_contradict(
+    make: MakeAccounts, config: dict[str, Any], told: str
+) -> None:
+    """One AppID with two secrets, and an agent with another one's, are mistakes."""
+    with pytest.raises(
+        RuntimeError, match=f"{told} does not go with that of the account"
+    ) as caught:
+        make(**config)
+    assert HR[0] not in str(caught.value)
+
+
+def test_two_names_of_one_account_are_none(sandbox: Sandbox, make: MakeAccounts) -> None:
+    """Nor is one account at two places, such as a sandbox and WeChat itself."""
+    same = {"SHOP_WXJSAPI_APP_ID": sandbox.app_id, "SHOP_WXJSAPI_APP_SECRET": sandbox.app_secret}
+    make(**same)
+    make(
+        **same | {"SHOP_WXJSAPI_APP_SECRET": "x", "SHOP_WXJSAPI_API_BASE_URL": "https://a.example"}
+    )
+
+
 # -- WeCom -----------------------------------------------------------------------------------------
 
 
@@ -270,6 +298,54 @@ def test_the_endpoint_answers_both(sandbox: Sandbox, make: MakeAccounts) -> None
     assert judge(sandbox, answer, url) == "config:ok"
     assert judge_agent(sandbox, answer["agentConfig"], url) == "agentConfig:ok"
     assert answer["beta"] is True
+
+
+def test_the_endpoint_without_the_agents_ticket(sandbox: Sandbox, make: MakeAccounts) -> None:
+    """Most pages need wx.config alone, and it works."""
+    sandbox.fail("48001", path="ticket/get", times=None)
+    app, _ = make()
+    url = "http://localhost/page"
+    response = app.test_client().get(f"/hr/config?url={url}")
+    assert response.status_code == 200
+    answer = response.json or {}
+    assert judge(sandbox, answer, url) == "config:ok"
+    assert answer["agentConfig"] is None
+
+
+def test_refresh_and_status_know_the_agents_ticket(
+    sandbox: Sandbox, make: MakeAccounts, tmp_path: Path
+) -> None:
+    """A fault of it is seen, and after it was mended refresh does not wait for the pause."""
+    shared = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path)}
+    app, accounts = make(**shared)
+    sandbox.fail("48001", path="ticket/get")
+    with app.app_context():
+        assert accounts["hr"].ticket
+        with pytest.raises(TicketUnavailable):
+            accounts["hr"].agent_config(url=PAGE)
+
+    def run(*args: str) -> Any:
+        other, _ = make(**shared)
+        return other.test_cli_runner().invoke(args=["wxjsapi", "--account", "hr", *args])
+
+    result = run("status")
+    assert result.exit_code == 0
+    assert "48001" in result.output
+    assert json.loads(run("status", "--json").output)["agent"]["state"] == "invalid"
+    assert run("refresh").exit_code == 0
+    assert json.loads(run("status", "--json").output)["agent"]["state"] == "fresh"
+
+
+def test_a_provider_needs_an_agent_id() -> None:
+    """Else two applications of a corp would have one key, and one access token."""
+    config = {
+        "WXJSAPI_APP_ID": CORP,
+        "WXJSAPI_PLATFORM": "wecom",
+        "WXJSAPI_ACCESS_TOKEN_PROVIDER": lambda rejected: None,
+    }
+    with pytest.raises(RuntimeError, match="AGENT_ID is not set, nor WXJSAPI_APP_SECRET"):
+        Settings.load(config)
+    Settings.load(config | {"WXJSAPI_AGENT_ID": 1})
 
 
 def test_wecom_without_an_agent(sandbox: Sandbox, make: MakeAccounts) -> None:
@@ -332,7 +408,7 @@ def test_an_own_provider_of_tokens(sandbox: Sandbox, make: MakeAccounts) -> None
     assert sandbox.calls["gettoken"] == 1
 
 
-@pytest.mark.parametrize("value", [1000002, "1000002"])
+@pytest.mark.parametrize("value", [1000002, "1000002", "01000002"])
 def test_agent_id_may_be_a_number(value: object) -> None:
     """As from_prefixed_env() reads it."""
     config = {"APP_ID": CORP, "APP_SECRET": "s", "PLATFORM": "wecom", "AGENT_ID": value}
@@ -341,7 +417,7 @@ def test_agent_id_may_be_a_number(value: object) -> None:
     assert settings.api_base_url == "https://qyapi.weixin.qq.com"
 
 
-@pytest.mark.parametrize("value", ["", "hr", True, 1.5, -3, "\uff11", ["1"]])
+@pytest.mark.parametrize("value", ["", "hr", True, 1.5, -3, "\uff11", ["1"], "9" * 17])
 def test_agent_id_that_is_none(value: object) -> None:
     config = {"APP_ID": CORP, "APP_SECRET": "s", "PLATFORM": "wecom", "AGENT_ID": value}
     with pytest.raises(RuntimeError, match="WXJSAPI_AGENT_ID must be"):

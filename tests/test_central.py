@@ -110,6 +110,18 @@ def test_what_is_left_of_its_life(
     assert (fetch(app).json or {})["expires_in"] == 1000
 
 
+def test_a_ticket_about_to_end_is_not_served(
+    central: tuple[Flask, WxJsApi], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole second is the least that can be promised."""
+    app, wxjsapi = central
+    ticket_of(app, wxjsapi)
+    held = app.extensions["wxjsapi.states"][wxjsapi].provider._slot(JSAPI_TICKET).held
+    monkeypatch.setattr(views_module.time, "time", lambda: held.expires_at - 0.9)
+    response = fetch(app)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+
+
 def test_a_card_ticket_is_another_kind(central: tuple[Flask, WxJsApi]) -> None:
     app, wxjsapi = central
     answer = fetch(app, "?kind=wx_card_ticket").json or {}
@@ -535,7 +547,11 @@ SERVER = {"WXJSAPI_APP_ID": "wx1", "WXJSAPI_APP_SECRET": "secret", "WXJSAPI_URL_
         (CLIENT | {"WXJSAPI_CENTRAL_URL": "https://a/?b"}, "WXJSAPI_CENTRAL_URL must be"),
         (CLIENT | {"WXJSAPI_CENTRAL_URL": "https://a/#b"}, "WXJSAPI_CENTRAL_URL must be"),
         (CLIENT | {"WXJSAPI_CENTRAL_URL": "https://me:pw@a/"}, "WXJSAPI_CENTRAL_URL must be"),
-        (CLIENT | {"WXJSAPI_CENTRAL_URL": "https://["}, "WXJSAPI_CENTRAL_URL"),
+        (CLIENT | {"WXJSAPI_CENTRAL_URL": "https://["}, "WXJSAPI_CENTRAL_URL must be"),
+        (CLIENT | {"WXJSAPI_CENTRAL_URL": "https://a/b?"}, "WXJSAPI_CENTRAL_URL must be"),
+        (CLIENT | {"WXJSAPI_CENTRAL_URL": "https://a/b?s3cret"}, "WXJSAPI_CENTRAL_URL must be"),
+        (CLIENT | {"WXJSAPI_CENTRAL_URL": "https://a:99999/b"}, "WXJSAPI_CENTRAL_URL must be"),
+        (CLIENT | {"WXJSAPI_CENTRAL_URL": "https://a/\tb"}, "WXJSAPI_CENTRAL_URL must be"),
         (CLIENT | {"WXJSAPI_CENTRAL_URL": 5}, "WXJSAPI_CENTRAL_URL must be"),
         (SERVER | {"WXJSAPI_CENTRAL_TOKENS": [TOKEN]}, "WXJSAPI_CENTRAL_TOKENS must be a dict"),
         (

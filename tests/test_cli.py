@@ -773,7 +773,13 @@ def test_doctor_compares_clocks(site: Site, monkeypatch: pytest.MonkeyPatch, off
     assert len(found) == (off > 0)
 
 
-@pytest.mark.parametrize("header", ["", "yesterday", "Mon, 99 Foo 2026 00:00:00 GMT"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "", "yesterday", "Mon, 99 Foo 2026 00:00:00 GMT",
+        "Mon, 01 Jan 2020 00:00:00 +99999999999999999999",
+    ],
+)  # fmt: skip
 def test_doctor_compares_no_clock_with_an_unreadable_date(
     site: Site, monkeypatch: pytest.MonkeyPatch, header: str
 ) -> None:

@@ -625,6 +625,24 @@ def test_redirect_is_not_followed(answering: Callable[..., Recorder], status: st
     assert elsewhere.requests == []
 
 
+@pytest.mark.parametrize("location", ["http://127.0.0.1:9/", "http://[::1"])
+def test_a_redirects_body_is_not_read(answering: Callable[..., Recorder], location: str) -> None:
+    """However long it is, and whatever its address: requests would, told not to follow or not."""
+    megabytes = 0
+
+    def endless(connection: socket.socket) -> None:
+        nonlocal megabytes
+        connection.sendall(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\n\r\n".encode())
+        with suppress(OSError):
+            while megabytes < 256:
+                connection.sendall(bytes(1 << 20))
+                megabytes += 1
+
+    error = failure(lambda: fetch_token(client(answering(endless))))
+    assert "HTTP 302" in str(error)
+    assert megabytes < 64  # what fits into the buffers of the connection
+
+
 def test_error_names_the_host(wechat: Sandbox) -> None:
     """Who answered is half of the diagnosis."""
     wechat.fail("502")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
+from flask_wxjsapi._credential import ACCESS_TOKEN, CARD_TICKET, JSAPI_TICKET, Credential
 from flask_wxjsapi._provider import Mode
 from flask_wxjsapi._server import TicketServer
 from flask_wxjsapi.errors import TicketUnavailable, TransportError, WeChatAPIError, WxJsApiError
@@ -173,6 +173,20 @@ def test_a_day_of_remaining_lives_has_no_tight_loop(clock: FakeClock) -> None:
         clock.advance(worker.sync())
         worker.ticket()
     assert cluster.upstream.calls[JSAPI_TICKET] < 12 * 13
+
+
+def test_a_kind_that_was_never_had_is_not_kept_warm(clock: FakeClock) -> None:
+    """One page wants a ticket that the account may not have: the thread does not go on."""
+    cluster = Cluster(clock)
+    worker = cluster.worker()
+    cluster.upstream.always[CARD_TICKET] = says(48001)
+    with pytest.raises(TicketUnavailable):
+        worker.provider.get(CARD_TICKET)
+    end = clock.now + 86400
+    while clock.now < end:
+        clock.advance(worker.sync())
+    assert cluster.upstream.calls[CARD_TICKET] == 1
+    assert cluster.upstream.calls[JSAPI_TICKET] == 13
 
 
 def test_an_answer_that_is_already_over_counts_for_a_second(cluster: Cluster) -> None:

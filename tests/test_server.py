@@ -26,7 +26,13 @@ from flask_caching import Cache
 from flask_caching.backends.base import BaseCache
 
 from flask_wxjsapi import WxJsApi
-from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
+from flask_wxjsapi._credential import (
+    ACCESS_TOKEN,
+    AGENT_TICKET,
+    CARD_TICKET,
+    JSAPI_TICKET,
+    Credential,
+)
 from flask_wxjsapi._lease import (
     FileLease,
     Lease,
@@ -1283,13 +1289,15 @@ def test_save_overwrites_older_records_only(
     assert kept in (found, found.value)
 
 
-def test_custom_server_sees_tickets_only(
+def test_custom_server_sees_the_one_ticket_only(
     custom_store: Store, tickets: Tickets, cache: WatchedCache
 ) -> None:
-    """One that ignores its key must not be made to mix up ticket, token and notes."""
+    """One that ignores its key must not be made to mix up tickets, token and notes."""
     session = StoreSession(custom_store)
     use_everything(session, ACCESS_TOKEN)
     use_everything(session, JSAPI_TICKET)
+    for kind in (CARD_TICKET, AGENT_TICKET):
+        use_everything(session, kind)
     assert session.take_lease()
     session.release_lease()
     assert {key for name, key in tickets.calls if name != "lock"} == {PREFIX + JSAPI_TICKET}

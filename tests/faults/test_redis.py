@@ -558,7 +558,7 @@ def test_damage_under_our_keys_costs_cold_processes_one_call(
     """Cold: the damaged records count as absent, once for the whole cluster."""
     trap = bench.directory / "trap"
     with bench.server.client() as client:
-        for name in (*BOTH, "backoff.access_token", "backoff.jsapi_ticket", "refresh"):
+        for name in (*BOTH, "backoff.access_token", "backoff.jsapi_ticket", "refresh.jsapi_ticket"):
             damage(client, key(bench.sandbox, name), trap)
     with bench.serve(2) as service:
         answers = service.rush(4)
