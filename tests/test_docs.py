@@ -1471,7 +1471,7 @@ def test_the_stored_keys_are_those_in_the_table(wechat: Sandbox, monkeypatch: An
         f"{of_an_agent}agent_config_ticket"
     }
     names = {key.removeprefix(of_an_agent).removeprefix(prefix) for key in written}
-    names |= {f"{limit.name}.{JSAPI_TICKET}" for limit in _LIMITS.values()}
+    names |= {f"{limit.name}.jsapi_ticket" for limit in _LIMITS.values()}
     table = _text("caches").split("\nWhat is stored\n")[1].split("\nYour own use")[0]
     assert set(re.findall(r"^``([a-z_.]+)``", table, re.M)) == names | {"lease"}
 
