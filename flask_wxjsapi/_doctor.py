@@ -110,24 +110,29 @@ def _on_store(state: _State) -> Iterator[Finding]:
     else:
         yield "ok", f"{cache.description}: written and read back."
     if store.has_custom_server:
-        yield from _on_ticket_server(store)
+        yield from _on_ticket_server(store, state.settings.ticket_kinds)
     if alone(state) is None:
         yield from _on_lease(state.provider)
 
 
-def _on_ticket_server(store: Store) -> Iterator[Finding]:
+def _on_ticket_server(store: Store, kinds: tuple[str, ...]) -> Iterator[Finding]:
     name = store.custom_name
     try:
         with store.context():
-            found = store.server("tickets").find(store.key(JSAPI_TICKET))
+            found = [store.server("tickets").find(store.key(kind)) for kind in kinds]
     except Exception as error:
         yield "error", f"find() of the ticket server {name} fails: {reason(error)}."
         return
-    if found is None or isinstance(found, Credential):
-        yield "ok", f"The ticket server {name} answers."
-    else:
-        kind = type(found).__name__
-        yield "error", f"find() of the ticket server {name} returned {kind}, not a Credential."
+    held = [ticket for ticket in found if ticket is not None]
+    for ticket in held:
+        if not isinstance(ticket, Credential):
+            kind = type(ticket).__name__
+            yield "error", f"find() of the ticket server {name} returned {kind}, not a Credential."
+            return
+    if len({ticket.value for ticket in held}) < len(held):
+        text = "has one ticket under two keys: it works for one kind of one account only."
+        yield "warning", f"The ticket server {name} {text}"
+    yield "ok", f"The ticket server {name} answers."
 
 
 _LEASE_FINDINGS: dict[str, Finding] = {

@@ -18,7 +18,7 @@ from flask_caching import Cache, backends
 from werkzeug.utils import import_string
 
 from ._client import describe
-from ._credential import JSAPI_TICKET, Credential
+from ._credential import ACCESS_TOKEN, Credential
 from ._lease import FileLease, Lease, LocalLease, RedisLease, host_directory, private_directory
 
 if TYPE_CHECKING:
@@ -497,8 +497,8 @@ class StoreSession:
         return cache.host_lease(key) if cache.is_private else cache.lease(key, store.lease_life)
 
     def _part(self, kind: str) -> str:
-        """A custom server keeps one ticket: if it ignores its key it would mix two up."""
-        return "tickets" if self._store.has_custom_server and kind == JSAPI_TICKET else "cache"
+        """A custom server keeps tickets only: one that ignores its key would mix them up."""
+        return "tickets" if self._store.has_custom_server and kind != ACCESS_TOKEN else "cache"
 
     def _attempt(self, part: str, use: str, action: Callable[[Any], T]) -> T | None:
         if part in self._failed:

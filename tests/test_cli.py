@@ -765,6 +765,29 @@ def test_doctor_looks_into_a_ticket_server(
     assert "hunter2" not in result.output
 
 
+@pytest.mark.parametrize("ignores_key", [True, False])
+def test_doctor_sees_that_a_ticket_server_ignores_its_key(
+    make_app: Callable[..., tuple[Flask, WxJsApi]], ignores_key: bool
+) -> None:
+    """It would sign pages with the ticket for cards one day."""
+
+    class Mine(TicketServer):
+        def __init__(self) -> None:
+            self.rows: dict[str, Credential] = {}
+
+        def find(self, key: str) -> Credential | None:
+            return self.rows.get("" if ignores_key else key)
+
+        def save(self, key: str, credential: Credential) -> None:
+            self.rows["" if ignores_key else key] = credential
+
+    app, wxjsapi = make_app(WXJSAPI_TICKET_SERVER=Mine())
+    with app.app_context():
+        assert wxjsapi.ticket
+    said = [one for one in lines_of(run(app, "doctor"), "warning") if "under two keys" in one]
+    assert len(said) == ignores_key
+
+
 @pytest.mark.parametrize("off", [0, 100])
 def test_doctor_compares_clocks(site: Site, monkeypatch: pytest.MonkeyPatch, off: int) -> None:
     """A clock more than 30 s off WeChat's is a warning."""

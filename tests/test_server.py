@@ -1289,10 +1289,10 @@ def test_save_overwrites_older_records_only(
     assert kept in (found, found.value)
 
 
-def test_custom_server_sees_the_one_ticket_only(
+def test_custom_server_sees_tickets_only(
     custom_store: Store, tickets: Tickets, cache: WatchedCache
 ) -> None:
-    """One that ignores its key must not be made to mix up tickets, token and notes."""
+    """One that ignores its key must not be made to mix up ticket, token and notes."""
     session = StoreSession(custom_store)
     use_everything(session, ACCESS_TOKEN)
     use_everything(session, JSAPI_TICKET)
@@ -1300,8 +1300,11 @@ def test_custom_server_sees_the_one_ticket_only(
         use_everything(session, kind)
     assert session.take_lease()
     session.release_lease()
-    assert {key for name, key in tickets.calls if name != "lock"} == {PREFIX + JSAPI_TICKET}
-    assert PREFIX + JSAPI_TICKET not in {key for _, key in cache.calls}
+    kinds = (JSAPI_TICKET, CARD_TICKET, AGENT_TICKET)
+    assert {key for name, key in tickets.calls if name != "lock"} == {
+        PREFIX + kind for kind in kinds
+    }
+    assert not {PREFIX + kind for kind in kinds} & {key for _, key in cache.calls}
     assert PREFIX + ACCESS_TOKEN in {key for _, key in cache.calls}
 
 
