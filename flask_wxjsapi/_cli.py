@@ -92,19 +92,24 @@ def status(as_json: bool) -> None:
     account = _account()
     state, found = account._state(), account.status()
     note = alone(state)
-    shown = "unknown" if note and found.state == "invalid" else found.state
+    shown = _seen(found.state, note)
     facts: dict[str, Any] = {"account": account.name, "app_id": masked(state.settings.app_id)}
     facts |= asdict(found) | {"state": shown, "note": note}
     del facts["refreshed_by"]  # never this process
     if state.settings.agent_id is not None:
         agent = state.provider.status(AGENT_TICKET)
-        facts["agent"] = {"state": agent.state, "last_error": agent.last_error}
+        facts["agent"] = {"state": _seen(agent.state, note), "last_error": agent.last_error}
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
         _show_status(facts)
     if shown not in ("fresh", "stale"):
         raise click.exceptions.Exit(1)
+
+
+def _seen(state: str, note: str | None) -> str:
+    """What may be said of a state: a process that is alone does not see the others'."""
+    return "unknown" if note and state == "invalid" else state
 
 
 def _show_status(facts: dict[str, Any]) -> None:
