@@ -124,7 +124,8 @@ def _show_status(facts: dict[str, Any]) -> None:
     if facts["retry_at"]:
         rows["Next try"] = when(facts["retry_at"])
     if agent := facts.get("agent"):
-        rows["Agent's"] = f"{agent['state']}. {agent['last_error'] or ''}".rstrip(" .")
+        is_new = agent["last_error"] and agent["last_error"] != facts["last_error"]
+        rows["Agent's"] = f"{agent['state']}. {agent['last_error']}" if is_new else agent["state"]
     if facts["note"]:
         rows["Note"] = facts["note"]
     for label, text in rows.items():

@@ -46,7 +46,7 @@ def findings(state: _State) -> Iterator[Finding]:
             can_ask = True
             yield from _on_api(state, token)
     yield from _on_ticket(state, JSAPI_TICKET, can_ask)
-    if state.settings.agent_id is not None:
+    if state.settings.agent_id is not None and can_ask:
         yield from _on_ticket(state, AGENT_TICKET, can_ask)
 
 
