@@ -342,7 +342,7 @@ class WxJsApi:
 
     def _state(self) -> _State:
         try:
-            return _the_app().extensions[_STATES][self]  # type: ignore[no-any-return]
+            return _the_app().extensions[_STATES][self]  # type: ignore[no-any-return]  # a dict of Any
         except KeyError:
             raise self._not_registered() from None
         except RuntimeError:
@@ -353,7 +353,7 @@ class WxJsApi:
 
     def _state_of(self, app: Flask) -> _State:
         try:
-            return app.extensions[_STATES][self]  # type: ignore[no-any-return]
+            return app.extensions[_STATES][self]  # type: ignore[no-any-return]  # likewise
         except KeyError:
             raise self._not_registered() from None
 

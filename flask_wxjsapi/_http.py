@@ -57,7 +57,7 @@ def exchange(
             session.trust_env = not loopback
             session.auth = _no_auth
             # requests reads a redirect's whole body, though it is told not to follow any.
-            session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
+            session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]  # on purpose
             with session.request(
                 method,
                 base_url + path,
