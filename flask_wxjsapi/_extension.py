@@ -17,18 +17,23 @@ from flask import Flask, current_app, request
 from flask.ctx import AppContext
 from markupsafe import Markup
 
-from . import _config
-from ._cli import commands
-from ._client import CentralServer, TokenProvider, Upstream, WeChat, WeCom, describe
-from ._config import Settings
 from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
-from ._provider import Provider, Status
-from ._script import SHARE_APIS, config_call, share_card, tags, warning
-from ._server import CacheServer, CacheSettings, Store, TicketServer
+from ._engine.provider import Provider, Status
+from ._engine.worker import Worker
+from ._error_text import describe
+from ._page.script import SHARE_APIS, config_call, share_card, tags, warning
+from ._page.url import page_url
+from ._settings import AGENT_SDK_URL, SANDBOX, Settings, key_prefix
 from ._signature import sign
-from ._url import page_url
+from ._storage.cache import CacheServer, CacheSettings
+from ._storage.server import TicketServer
+from ._storage.store import Store
+from ._tools.cli import commands
+from ._upstream import Upstream
+from ._upstream.central import CentralServer
+from ._upstream.token_provider import TokenProvider
+from ._upstream.wechat import WeChat, WeCom
 from ._views import blueprint
-from ._worker import Worker
 from .errors import TicketUnavailable
 
 if TYPE_CHECKING:
@@ -119,21 +124,21 @@ class WxJsApi:
                 "init_app() once, or give a second account its own name=."
             )
         settings = Settings.load(app.config, self.name)
-        if settings.api_base_url == _config.SANDBOX and not (app.debug or app.testing):
+        if settings.api_base_url == SANDBOX and not (app.debug or app.testing):
             raise RuntimeError(
-                f'{_config.key_prefix(self.name)}API_BASE_URL = "sandbox" is for development: it '
+                f'{key_prefix(self.name)}API_BASE_URL = "sandbox" is for development: it '
                 "needs debug or testing mode, set before init_app(). (flask --debug does.)"
             )
         states: dict[WxJsApi, _State] = app.extensions.setdefault(_STATES, {})
         for other in states.values():
             if settings.url_prefix is not None and other.settings.url_prefix == settings.url_prefix:
                 raise RuntimeError(
-                    f"{_config.key_prefix(self.name)}URL_PREFIX is {settings.url_prefix!r}, which "
+                    f"{key_prefix(self.name)}URL_PREFIX is {settings.url_prefix!r}, which "
                     f"the account {other.settings.name!r} has already: give each its own."
                 )
             if settings.contradicts(other.settings):
                 raise RuntimeError(
-                    f"{_config.key_prefix(self.name)}APP_SECRET does not go with that of the "
+                    f"{key_prefix(self.name)}APP_SECRET does not go with that of the "
                     f"account {other.settings.name!r}: one account, or one agent, has one secret."
                 )
         if settings.url_prefix is not None:
@@ -173,7 +178,7 @@ class WxJsApi:
         state = self._state()
         if state.settings.central_url is not None:
             raise RuntimeError(
-                f"{_config.key_prefix(self.name)}CENTRAL_URL is set: the access token stays with "
+                f"{key_prefix(self.name)}CENTRAL_URL is set: the access token stays with "
                 "the central server, which passes on nothing but tickets."
             )
         return state.provider.get(ACCESS_TOKEN).value
@@ -186,7 +191,7 @@ class WxJsApi:
         """
         state = self._state()
         if CARD_TICKET not in state.settings.ticket_kinds:
-            key = f"{_config.key_prefix(self.name)}PLATFORM"
+            key = f"{key_prefix(self.name)}PLATFORM"
             raise RuntimeError(f'{key} is "wecom", which has no cards.')
         return state.provider.get(CARD_TICKET).value
 
@@ -229,7 +234,7 @@ class WxJsApi:
         state = self._state()
         settings = state.settings
         if settings.agent_id is None:
-            prefix = _config.key_prefix(self.name)
+            prefix = key_prefix(self.name)
             raise RuntimeError(
                 f"{prefix}AGENT_ID is not set: agent_config() needs it, and "
                 f'{prefix}PLATFORM = "wecom".'
@@ -278,11 +283,11 @@ class WxJsApi:
         body = self._body(state, page, names, card)
         first, *spare = settings.jssdk_urls
         sources = [first]
-        if settings.api_base_url == _config.SANDBOX:
+        if settings.api_base_url == SANDBOX:
             # A phone for any browser.
             phone = "?phone=wecom" if settings.platform == "wecom" else ""
             sources.insert(0, f"{_sandbox().url}/sandbox/bridge.js{phone}")
-        more = [] if settings.agent_id is None else [_config.AGENT_SDK_URL]
+        more = [] if settings.agent_id is None else [AGENT_SDK_URL]
         return tags(sources, spare, more, body, nonce)
 
     def _body(
@@ -389,7 +394,7 @@ def _build(app: Flask, settings: Settings) -> _State:
                 logger.error("A receiver of %s raised %s.", signal.name, describe(error))
 
     def base_url() -> str:
-        if settings.api_base_url != _config.SANDBOX:
+        if settings.api_base_url != SANDBOX:
             return settings.api_base_url
         sandbox = _sandbox()
         if settings.platform == "wecom":

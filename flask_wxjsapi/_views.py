@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from ._client import fingerprint
-from ._config import SANDBOX, Settings
 from ._credential import AGENT_TICKET, JSAPI_TICKET
-from ._url import check_page, is_origin_of
+from ._page.url import check_page, is_origin_of
+from ._settings import SANDBOX, Settings
+from ._upstream.central import fingerprint
 from .errors import TicketUnavailable
 
 logger = logging.getLogger(__name__)
@@ -225,4 +225,4 @@ def _bridge(settings: Settings) -> str:
 
 @cache
 def _package_file(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return resources.files("flask_wxjsapi._page").joinpath(name).read_text(encoding="utf-8")

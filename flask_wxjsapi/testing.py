@@ -32,8 +32,8 @@ import pytest
 from flask import Flask
 
 from ._credential import Credential
-from ._lease import Lease
-from ._server import TicketServer
+from ._storage.lease import Lease
+from ._storage.server import TicketServer
 from .sandbox import Sandbox
 
 __all__ = ["TicketServerContract", "wechat_sandbox"]

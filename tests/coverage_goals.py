@@ -29,7 +29,7 @@ def shortfalls(report: Mapping[str, Any]) -> Iterator[str]:
         yield "Branches were not measured: is [coverage:run] of setup.cfg in use?"
         return
     measured = {Path(name).stem: facts for name, facts in report["files"].items()}
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         facts = measured.get(path.stem)
         if facts is None:
             yield f"{path.stem}: not measured"

@@ -16,8 +16,10 @@ from typing import Any
 from cachelib import SimpleCache
 
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
-from flask_wxjsapi._provider import Provider
-from flask_wxjsapi._server import CacheServer, Store, TicketServer
+from flask_wxjsapi._engine.provider import Provider
+from flask_wxjsapi._storage.cache import CacheServer
+from flask_wxjsapi._storage.server import TicketServer
+from flask_wxjsapi._storage.store import Store
 from flask_wxjsapi.errors import TransportError, WeChatAPIError, WxJsApiError
 
 from .conftest import FakeClock

@@ -11,8 +11,8 @@ import pytest
 from flask import Flask, render_template_string
 
 from flask_wxjsapi import Credential, TicketUnavailable, WeChatAPIError, WxJsApi
-from flask_wxjsapi._config import Settings, key_prefix
 from flask_wxjsapi._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
+from flask_wxjsapi._settings import Settings, key_prefix
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import Valkey, wait_until

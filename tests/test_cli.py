@@ -21,11 +21,12 @@ from click.testing import Result
 from flask import Flask
 
 from flask_wxjsapi import Credential, TicketServer, WeChatAPIError, WxJsApi, sign
-from flask_wxjsapi import _cli as cli_module
-from flask_wxjsapi import _doctor as doctor_module
-from flask_wxjsapi._client import WeChat
-from flask_wxjsapi._provider import Provider
-from flask_wxjsapi._server import CacheServer, StoreSession
+from flask_wxjsapi._engine.provider import Provider
+from flask_wxjsapi._storage.cache import CacheServer
+from flask_wxjsapi._storage.store import StoreSession
+from flask_wxjsapi._tools import cli as cli_module
+from flask_wxjsapi._tools import doctor as doctor_module
+from flask_wxjsapi._upstream.wechat import WeChat
 from flask_wxjsapi.errors import REACTIONS
 from flask_wxjsapi.sandbox import Sandbox
 
@@ -463,7 +464,7 @@ def test_a_cache_that_cannot_be_opened_is_no_traceback(
     def fail(*_: object) -> None:
         raise ConnectionError("nobody there")
 
-    monkeypatch.setattr("flask_wxjsapi._server.CacheSettings.open", fail)
+    monkeypatch.setattr("flask_wxjsapi._storage.cache.CacheSettings.open", fail)
     app, _ = make_app(CACHE_TYPE="FileSystemCache", CACHE_DIR="unused")
     args = ["--nonce", "n", "--timestamp", "1", "--signature", "0" * 40]
     result = run(app, *command, *(args if command[0] == "verify" else []))
@@ -717,7 +718,7 @@ def test_doctor_finds_a_lease_that_does_not_keep(
         def release(self) -> None:
             pass
 
-    monkeypatch.setattr("flask_wxjsapi._server.CacheServer.lease", lambda *_: Open())
+    monkeypatch.setattr("flask_wxjsapi._storage.cache.CacheServer.lease", lambda *_: Open())
     result = site.run("doctor")
     assert result.exit_code == 1
     assert any("at once" in one for one in lines_of(result, "error"))

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from flask_wxjsapi import Credential, TransportError, WeChatAPIError, WxJsApiError
-from flask_wxjsapi._client import TokenProvider, WeChat
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET
+from flask_wxjsapi._upstream.token_provider import TokenProvider
+from flask_wxjsapi._upstream.wechat import WeChat
 from flask_wxjsapi.errors import REACTIONS
 from flask_wxjsapi.sandbox import Sandbox
 

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import Credential, TicketServer
-from flask_wxjsapi._config import Settings, key_prefix
+from flask_wxjsapi._settings import Settings, key_prefix
 
 APP_ID = "wx1234567890abcdef"
 SECRET = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"

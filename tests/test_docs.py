@@ -40,10 +40,10 @@ from flask import Flask, Response, render_template_string, request
 from werkzeug.serving import make_server
 
 import flask_wxjsapi
-from flask_wxjsapi import WxJsApi, _config, sandbox, sign
-from flask_wxjsapi._config import _KEYS, Settings
-from flask_wxjsapi._provider import _LIMITS
-from flask_wxjsapi._server import CacheServer, CacheSettings
+from flask_wxjsapi import WxJsApi, _settings, sandbox, sign
+from flask_wxjsapi._engine.provider import _LIMITS
+from flask_wxjsapi._settings import _KEYS, Settings
+from flask_wxjsapi._storage.cache import CacheServer, CacheSettings
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import APP_OF_THE_EXAMPLES, require
@@ -168,8 +168,8 @@ class World:
 def wechat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A sandbox for the account of the docs; apps ask it unless they are told otherwise."""
     with Sandbox(*ACCOUNT.values()).serve() as wechat:
-        for platform in _config._API_URLS:
-            monkeypatch.setitem(_config._API_URLS, platform, wechat.url)
+        for platform in _settings._API_URLS:
+            monkeypatch.setitem(_settings._API_URLS, platform, wechat.url)
         yield wechat
 
 
@@ -940,7 +940,7 @@ def _check_settings(settings: dict[str, str], world: World) -> None:
                 or "default"
             )
             own = {
-                k.replace("WXJSAPI_", _config.key_prefix(account)): v for k, v in ACCOUNT.items()
+                k.replace("WXJSAPI_", _settings.key_prefix(account)): v for k, v in ACCOUNT.items()
             }
             Settings.load(own | dict(app.config), account)
 
@@ -1478,7 +1478,7 @@ def test_the_stored_keys_are_those_in_the_table(wechat: Sandbox, monkeypatch: An
 
 def test_every_event_of_the_log_is_in_the_table() -> None:
     """Whoever filters the log finds each event described."""
-    source = "".join(path.read_text() for path in PACKAGE.glob("*.py"))
+    source = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     events = set(re.findall(r"_extra\(\s*\"(\w+)\"", source))
     events |= set(re.findall(r"\"event\": \"(\w+)\"", source))
     assert events
@@ -1498,7 +1498,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_messages_quoted_on_a_page_are_the_codes(page: str) -> None:
     """What a Chinese page quotes in English, a reader will search for."""
-    source = "".join(path.read_text() for path in PACKAGE.glob("*.py"))
+    source = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     for quoted in re.findall(r"“([A-Za-z][ -~\n]{15,})”", _text(page)):
         assert " ".join(quoted.split()) in source, quoted
 

@@ -34,9 +34,9 @@ from flask_wxjsapi import (
     ticket_refreshed,
 )
 from flask_wxjsapi import sandbox as sandbox_module
-from flask_wxjsapi._client import WeChat
-from flask_wxjsapi._config import key_prefix
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET
+from flask_wxjsapi._settings import key_prefix
+from flask_wxjsapi._upstream.wechat import WeChat
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import free_port, wait_until

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from flask_wxjsapi._credential import ACCESS_TOKEN, CARD_TICKET, JSAPI_TICKET, Credential
-from flask_wxjsapi._provider import Mode
-from flask_wxjsapi._server import TicketServer
+from flask_wxjsapi._engine.provider import Mode
+from flask_wxjsapi._storage.server import TicketServer
 from flask_wxjsapi.errors import TicketUnavailable, TransportError, WeChatAPIError, WxJsApiError
 
 from .conftest import FakeClock
@@ -1105,7 +1105,7 @@ def _threads(count: int, target: Callable[[], None]) -> list[threading.Thread]:
 
 def _real(cluster: Cluster, **options: Any) -> Any:
     """A worker with real threads for its flights."""
-    from flask_wxjsapi._provider import _spawn
+    from flask_wxjsapi._engine.provider import _spawn
 
     return cluster.worker(spawn=_spawn, **options)
 

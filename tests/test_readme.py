@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, render_template_string
 
 from flask_wxjsapi import Credential, TicketServer, WxJsApi
-from flask_wxjsapi._config import _KEYS, Settings
+from flask_wxjsapi._settings import _KEYS, Settings
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import APP_OF_THE_EXAMPLES

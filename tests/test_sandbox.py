@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import html
 import io
@@ -1377,14 +1376,3 @@ def test_the_command_explains_wrong_options(
         main(argv)
     assert error.value.code == 2
     assert "usage:" in capsys.readouterr().err
-
-
-def test_the_sandbox_shares_no_code() -> None:
-    """Of the package it imports the diagnosis alone, so that both cannot be wrong in one way."""
-    tree = ast.parse(Path(sandbox_module.__file__).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0 or node.module == "_diagnosis"
-            names = [node.module or ""]
-        assert not any(name.startswith("flask") for name in names)

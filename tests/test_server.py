@@ -33,7 +33,8 @@ from flask_wxjsapi._credential import (
     JSAPI_TICKET,
     Credential,
 )
-from flask_wxjsapi._lease import (
+from flask_wxjsapi._storage.cache import CACHELIB_SKIPS, CacheServer, CacheSettings
+from flask_wxjsapi._storage.lease import (
     FileLease,
     Lease,
     LocalLease,
@@ -41,14 +42,8 @@ from flask_wxjsapi._lease import (
     host_directory,
     private_directory,
 )
-from flask_wxjsapi._server import (
-    CACHELIB_SKIPS,
-    CacheServer,
-    CacheSettings,
-    Store,
-    StoreSession,
-    TicketServer,
-)
+from flask_wxjsapi._storage.server import TicketServer
+from flask_wxjsapi._storage.store import Store, StoreSession
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import Valkey, free_port
@@ -58,7 +53,7 @@ KEY = PREFIX + JSAPI_TICKET
 NOW = 1_800_000_000.0
 TICKET = Credential("ticket-1", NOW + 0.125, NOW + 7200.125, 5)
 NEWER = Credential("newer-2", NOW + 7000.5, NOW + 14200.5, 6)
-LOGGER = "flask_wxjsapi._server"
+LOGGER = "flask_wxjsapi"
 
 posix_only = pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX permissions")
 
@@ -106,7 +101,9 @@ def shared_config(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def logged(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
     """What the module said, at a level or above."""
-    return [r.getMessage() for r in caplog.records if r.name == LOGGER and r.levelno >= level]
+    return [
+        r.getMessage() for r in caplog.records if r.name.startswith(LOGGER) and r.levelno >= level
+    ]
 
 
 # -- the private cache -------------------------------------------------------------------------
@@ -576,7 +573,7 @@ def test_directory_of_another_user_is_refused(
 ) -> None:
     """One that somebody else made first is not ours to trust."""
     (tmp_path / "theirs").mkdir()
-    monkeypatch.setattr("flask_wxjsapi._lease.os.getuid", lambda: os.stat("/").st_uid + 4711)
+    monkeypatch.setattr("os.getuid", lambda: os.stat("/").st_uid + 4711)
     with pytest.raises(PermissionError, match="belongs to another user: remove it"):
         private_directory(tmp_path / "theirs")
 
@@ -585,7 +582,7 @@ def test_directory_where_there_are_no_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_temporary_directory: Path
 ) -> None:
     """A system without user ids, as Windows, has its directories all the same."""
-    monkeypatch.delattr("flask_wxjsapi._lease.os.getuid", raising=False)
+    monkeypatch.delattr("flask_wxjsapi._storage.lease.os.getuid", raising=False)
     assert private_directory(tmp_path / "a" / "b").is_dir()
     assert host_directory() == own_temporary_directory / "flask-wxjsapi-user"
     assert host_directory().is_dir()
@@ -615,7 +612,7 @@ def test_file_that_cannot_be_read_is_removed(
     theirs.chmod(0)
     real_access = os.access  # which always says yes to root
     monkeypatch.setattr(
-        "flask_wxjsapi._server.os.access",
+        "os.access",
         lambda path, how: os.fspath(path) != str(theirs) and real_access(path, how),
     )
     monkeypatch.setattr("cachelib.file.sleep", lambda seconds: pytest.fail("it waited"))
@@ -641,7 +638,7 @@ def test_file_that_vanishes_is_no_failure(
             temporary.unlink()
         return real_access(path, how)
 
-    monkeypatch.setattr("flask_wxjsapi._server.os.access", access)
+    monkeypatch.setattr("os.access", access)
     assert server.find(KEY) == TICKET
 
 
@@ -936,7 +933,7 @@ def test_file_lease_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
     """A process that dies without a word leaves no lease behind."""
     path = tmp_path / "lease"
     code = (
-        "import sys; from pathlib import Path; from flask_wxjsapi._lease import FileLease\n"
+        "import sys; from pathlib import Path; from flask_wxjsapi._storage.lease import FileLease\n"
         f"lease = FileLease(Path({str(path)!r})); print(lease.acquire(), flush=True)\n"
         "sys.stdin.read()"
     )

@@ -18,8 +18,8 @@ from flask import Flask, current_app
 from sqlalchemy import Engine, event
 
 from flask_wxjsapi import Credential, TicketServer
-from flask_wxjsapi._lease import FileLease, Lease
-from flask_wxjsapi._server import CacheServer, CacheSettings
+from flask_wxjsapi._storage.cache import CacheServer, CacheSettings
+from flask_wxjsapi._storage.lease import FileLease, Lease
 from flask_wxjsapi.testing import _WRITERS, TicketServerContract, _Subject
 
 from .conftest import Valkey

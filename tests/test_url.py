@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import SecurityError
 
-from flask_wxjsapi._url import page_url
+from flask_wxjsapi._page.url import page_url
 
 #: What a browser can send in a path or a query: all printable ASCII but space and hash.
 SENT = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "#")

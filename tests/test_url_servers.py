@@ -28,7 +28,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.serving import make_server
 
 from flask_wxjsapi import WxJsApi
-from flask_wxjsapi._url import page_url
+from flask_wxjsapi._page.url import page_url
 from flask_wxjsapi.sandbox import Sandbox
 
 if TYPE_CHECKING:

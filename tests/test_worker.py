@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import WxJsApi
-from flask_wxjsapi._worker import Worker
+from flask_wxjsapi._engine.worker import Worker
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import wait_until
@@ -82,7 +82,7 @@ def test_it_survives_every_exception(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What nobody foresaw is logged, without its text, and the thread goes on."""
-    monkeypatch.setattr("flask_wxjsapi._worker._PAUSE", 0.005)
+    monkeypatch.setattr("flask_wxjsapi._engine.worker._PAUSE", 0.005)
     provider.fault = ZeroDivisionError("with-a-secret")
     worker.ensure()
     provider.wait_for_looks(3)

@@ -27,7 +27,7 @@ from flask_caching import Cache
 
 from flask_wxjsapi import WxJsApi
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET
-from flask_wxjsapi._server import CACHELIB_SKIPS
+from flask_wxjsapi._storage.cache import CACHELIB_SKIPS
 from flask_wxjsapi.sandbox import Sandbox
 from tests.conftest import require
 from tests.faults.conftest import Figure

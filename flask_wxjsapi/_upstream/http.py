@@ -19,7 +19,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from .errors import TransportError
+from ..errors import TransportError
 
 _BODY_LIMIT = 65536
 _CONNECT_TIMEOUT = 5.0

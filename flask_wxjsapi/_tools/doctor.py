@@ -12,15 +12,16 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ._config import SANDBOX, Settings, key_prefix
-from ._credential import ACCESS_TOKEN, AGENT_TICKET, JSAPI_TICKET, Credential
-from ._http import is_loopback
-from ._server import Store, StoreSession, reason
-from .errors import TicketUnavailable, WxJsApiError
+from .._credential import ACCESS_TOKEN, AGENT_TICKET, JSAPI_TICKET, Credential
+from .._error_text import reason
+from .._settings import SANDBOX, Settings, key_prefix
+from .._storage.store import Store, StoreSession
+from .._upstream.http import is_loopback
+from ..errors import TicketUnavailable, WxJsApiError
 
 if TYPE_CHECKING:
-    from ._extension import _State
-    from ._provider import Provider
+    from .._engine.provider import Provider
+    from .._extension import _State
 
 Finding = tuple[str, str]  # "ok", "warning" or "error", and a text
 

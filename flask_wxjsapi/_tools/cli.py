@@ -15,13 +15,13 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET
-from ._diagnosis import diagnose
-from ._doctor import alone, current_ticket, find, findings, masked, when, why
-from .errors import WxJsApiError
+from .._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET
+from ..errors import WxJsApiError
+from .diagnosis import diagnose
+from .doctor import alone, current_ticket, find, findings, masked, when, why
 
 if TYPE_CHECKING:
-    from ._extension import WxJsApi
+    from .._extension import WxJsApi
 
 _ACCOUNT = "flask_wxjsapi.account"  # in click's meta
 _WIDTH = 80

@@ -21,11 +21,12 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Protocol
 
-from ._backoff import BackOff, by_retry_at
-from ._client import Upstream, describe
-from ._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential, State
-from ._server import Store, StoreSession
-from .errors import TicketUnavailable, TransportError, WxJsApiError
+from .._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential, State
+from .._error_text import describe
+from .._storage.store import Store, StoreSession
+from .._upstream import Upstream
+from ..errors import TicketUnavailable, TransportError, WxJsApiError
+from .back_off import BackOff, by_retry_at
 
 logger = logging.getLogger(__name__)
 

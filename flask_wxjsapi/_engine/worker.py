@@ -9,10 +9,10 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._client import describe
+from .._error_text import describe
 
 if TYPE_CHECKING:
-    from ._provider import Provider
+    from .provider import Provider
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from ._credential import CLOCK_SKEW
-from .errors import TransportError, WeChatAPIError, WxJsApiError, reaction
+from .._credential import CLOCK_SKEW
+from ..errors import TransportError, WeChatAPIError, WxJsApiError, reaction
 
 # One second doubling to a minute, so that a short outage heals soon; and after half an hour of
 # nothing but failures 400 s, so that a day-long one costs fewer than 300 calls.

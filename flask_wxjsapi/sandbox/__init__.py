@@ -44,7 +44,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from importlib import resources
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 from urllib.parse import urlsplit
 
@@ -52,7 +52,7 @@ from werkzeug import Request, Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from ._diagnosis import diagnose
+from .._tools.diagnosis import diagnose
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -1008,7 +1008,7 @@ def _address(request: Request) -> str:
 def _bridge(url: str, phone: str) -> str:
     if phone not in _PHONES:
         raise ValueError(f"phone is one of {', '.join(_PHONES)}, not {phone!r}")
-    text = Path(__file__).with_name("bridge.js").read_text(encoding="utf-8")
+    text = resources.files(__package__).joinpath("bridge.js").read_text(encoding="utf-8")
     text = text.replace("__PHONE__", phone)
     # The text may end up inside a page.
     return text.replace('"__SANDBOX_URL__"', json.dumps(url).replace("<", "\\u003c"))
@@ -1241,7 +1241,3 @@ def main(argv: list[str] | None = None) -> int:
                 time.sleep(3600)
         except KeyboardInterrupt:
             return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,0 +1,42 @@
+"""The user's own code, which has an access token already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .._credential import ACCESS_TOKEN, Credential
+from .._error_text import describe
+from ..errors import TransportError, WxJsApiError
+from . import Upstream
+
+
+class TokenProvider:
+    """Another upstream with the access token taken from the user's own callable.
+
+    :param provider: ``provider(rejected) -> Credential``.
+    """
+
+    def __init__(self, upstream: Upstream, provider: Callable[[str | None], Credential]) -> None:
+        self._upstream = upstream
+        self._provider = provider
+        self.parent = upstream.parent
+        self.ask = getattr(upstream, "ask", None)
+        self.date = getattr(upstream, "date", None)
+
+    def fetch(
+        self, kind: str, *, parent: str | None, rejected: str | None, timeout: float
+    ) -> Credential:
+        if kind != ACCESS_TOKEN:
+            return self._upstream.fetch(kind, parent=parent, rejected=rejected, timeout=timeout)
+        problem = None
+        try:
+            credential = self._provider(rejected)
+        except WxJsApiError:
+            raise
+        except Exception as error:
+            problem = f"raised {describe(error)}"
+        else:
+            if isinstance(credential, Credential):
+                return credential
+            problem = f"returned {type(credential).__name__}, not a Credential"
+        raise TransportError(f"WXJSAPI_ACCESS_TOKEN_PROVIDER {problem}.")
