@@ -1,8 +1,9 @@
 """Flask-WxJsApi keeps WeChat's ``jsapi_ticket`` fresh and signs pages with it."""
 
 from ._credential import Credential
-from ._engine.provider import Status
-from ._extension import AgentConfig, WxConfig, WxJsApi, ticket_refresh_failed, ticket_refreshed
+from ._engine.reading import Status
+from ._extension import WxJsApi, ticket_refresh_failed, ticket_refreshed
+from ._page.config import AgentConfig, WxConfig
 from ._signature import sign, sign_card
 from ._storage.server import TicketServer
 from .errors import TicketUnavailable, TransportError, WeChatAPIError, WxJsApiError

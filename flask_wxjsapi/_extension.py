@@ -1,99 +1,45 @@
-"""The Flask extension: wiring, per-app state and the public methods."""
+"""The Flask extension: what Flask sees of it."""
 
 from __future__ import annotations
 
-import logging
 import re
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from os import urandom
-from time import time as now
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Mapping
 
 from blinker import Namespace
 from flask import Flask, current_app, request
 from flask.ctx import AppContext
 from markupsafe import Markup
 
-from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
-from ._engine.provider import Provider, Status
-from ._engine.worker import Worker
+from ._account import ACCOUNTS, Account, Host
+from ._engine.reading import Status
+from ._engine.runtime import Engine
 from ._error_text import describe
-from ._page.script import SHARE_APIS, config_call, share_card, tags, warning
+from ._page.config import AgentConfig, WxConfig, whole_url
 from ._page.url import page_url
-from ._settings import AGENT_SDK_URL, SANDBOX, Settings, key_prefix
-from ._signature import sign
+from ._settings import SANDBOX, Settings, key_prefix
 from ._storage.cache import CacheServer, CacheSettings
-from ._storage.server import TicketServer
-from ._storage.store import Store
+from ._telling import tell
 from ._tools.cli import commands
-from ._upstream import Upstream
-from ._upstream.central import CentralServer
-from ._upstream.token_provider import TokenProvider
-from ._upstream.wechat import WeChat, WeCom
 from ._views import blueprint
-from .errors import TicketUnavailable
-
-if TYPE_CHECKING:
-    from .sandbox import Sandbox
-
-logger = logging.getLogger(__name__)
 
 # The objects behind Flask's proxies, without the way through the proxy: see docs/performance.rst.
 _the_app = current_app._get_current_object  # type: ignore[attr-defined]
 _the_request = request._get_current_object  # type: ignore[attr-defined]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
-_STATES = "wxjsapi.states"  # the key of app.extensions
-_SCRIPT_TIMEOUT = 2.0  # seconds a page waits for its ticket before it renders without
-_LEASE_EXTRA = 5.0  # seconds a lease lives longer than the renewal it covers
+_ENGINE = "wxjsapi.engine"  # likewise a key of app.extensions
 
 _signals = Namespace()
 
 #: Sent after a renewal by this process. The sender is the app; the arguments are ``account``,
-#: ``kind`` and ``expires_at`` (Unix time in seconds). A value is never sent.
+#: ``app_id``, ``kind`` and ``expires_at`` (Unix time in seconds). A value is never sent.
 ticket_refreshed = _signals.signal("wxjsapi-ticket-refreshed")
 
-#: Sent after a renewal that failed, with ``account``, ``kind`` and ``error``.
+#: Sent after a renewal that failed, with ``account``, ``app_id``, ``kind`` and ``error``.
 ticket_refresh_failed = _signals.signal("wxjsapi-ticket-refresh-failed")
 
 _SIGNALS = {"refreshed": ticket_refreshed, "failed": ticket_refresh_failed}
-
-
-class WxConfig(TypedDict):
-    """The argument of ``wx.config``; ``timestamp`` is Unix time in seconds."""
-
-    debug: bool
-    appId: str
-    timestamp: int
-    nonceStr: str
-    signature: str
-    jsApiList: list[str]
-    openTagList: list[str]
-    beta: NotRequired[bool]
-
-
-class AgentConfig(TypedDict):
-    """The argument of WeCom's ``wx.agentConfig``; ``timestamp`` is Unix time in seconds."""
-
-    corpid: str
-    agentid: str
-    timestamp: int
-    nonceStr: str
-    signature: str
-    jsApiList: list[str]
-
-
-@dataclass
-class _State:
-    """What the extension keeps for one app."""
-
-    settings: Settings
-    provider: Provider
-    worker: Worker
-    script_failed: bool = False
 
 
 class WxJsApi:
@@ -129,27 +75,18 @@ class WxJsApi:
                 f'{key_prefix(self.name)}API_BASE_URL = "sandbox" is for development: it '
                 "needs debug or testing mode, set before init_app(). (flask --debug does.)"
             )
-        states: dict[WxJsApi, _State] = app.extensions.setdefault(_STATES, {})
-        for other in states.values():
-            if settings.url_prefix is not None and other.settings.url_prefix == settings.url_prefix:
-                raise RuntimeError(
-                    f"{key_prefix(self.name)}URL_PREFIX is {settings.url_prefix!r}, which "
-                    f"the account {other.settings.name!r} has already: give each its own."
-                )
-            if settings.contradicts(other.settings):
-                raise RuntimeError(
-                    f"{key_prefix(self.name)}APP_SECRET does not go with that of the "
-                    f"account {other.settings.name!r}: one account, or one agent, has one secret."
-                )
+        accounts: dict[str, Account] = app.extensions.setdefault(ACCOUNTS, {})
+        for other in accounts.values():
+            _check_pair(settings, other.settings)
         if settings.url_prefix is not None:
             app.register_blueprint(blueprint(settings))
-        state = _build(app, settings)
         # With the app, and not here, so that neither keeps the other: an app is found by one dict.
-        states[self] = state
+        account = _open(app, settings)
+        accounts[self.name] = account
         registered[self.name] = self
 
         def keep_warm() -> None:
-            state.worker.ensure()
+            account.credentials.start()
 
         app.before_request(keep_warm)
         app.cli.add_command(commands)
@@ -167,7 +104,7 @@ class WxJsApi:
 
         :raises TicketUnavailable: when none can be had; a 503 if nobody catches it.
         """
-        return self._state().provider.get().value
+        return self._account().ticket()
 
     @property
     def access_token(self) -> str:
@@ -175,13 +112,7 @@ class WxJsApi:
 
         :raises TicketUnavailable: when none can be had.
         """
-        state = self._state()
-        if state.settings.central_url is not None:
-            raise RuntimeError(
-                f"{key_prefix(self.name)}CENTRAL_URL is set: the access token stays with "
-                "the central server, which passes on nothing but tickets."
-            )
-        return state.provider.get(ACCESS_TOKEN).value
+        return self._account().access_token()
 
     @property
     def card_ticket(self) -> str:
@@ -189,11 +120,7 @@ class WxJsApi:
 
         :raises TicketUnavailable: when none can be had.
         """
-        state = self._state()
-        if CARD_TICKET not in state.settings.ticket_kinds:
-            key = f"{key_prefix(self.name)}PLATFORM"
-            raise RuntimeError(f'{key} is "wecom", which has no cards.')
-        return state.provider.get(CARD_TICKET).value
+        return self._account().card_ticket()
 
     def config(
         self,
@@ -212,14 +139,8 @@ class WxJsApi:
             A hash is cut off.
         :raises TicketUnavailable: when there is no ticket.
         """
-        state = self._state()
-        settings = state.settings
-        page = _page(settings, url)
-        names = [*settings.js_api_list] if js_api_list is None else _names(js_api_list)
-        tags = [*settings.open_tag_list] if open_tag_list is None else _names(open_tag_list)
-        debug = settings.debug if debug is None else debug
-        # Last: nothing that may raise comes after a ticket is in a local variable.
-        return _signed(settings, state.provider.get().value, page, names, tags, debug)
+        account = self._account()
+        return account.config(_page(account, url), js_api_list, open_tag_list, debug)
 
     def agent_config(
         self, js_api_list: Iterable[str] | None = None, url: str | None = None
@@ -231,26 +152,9 @@ class WxJsApi:
         :param url: as for :meth:`config`.
         :raises TicketUnavailable: when there is no ticket.
         """
-        state = self._state()
-        settings = state.settings
-        if settings.agent_id is None:
-            prefix = key_prefix(self.name)
-            raise RuntimeError(
-                f"{prefix}AGENT_ID is not set: agent_config() needs it, and "
-                f'{prefix}PLATFORM = "wecom".'
-            )
-        page = _page(settings, url)
-        names = list(settings.js_api_list) if js_api_list is None else _names(js_api_list)
-        ticket = state.provider.get(AGENT_TICKET).value
-        config = _signed(settings, ticket, page, names, [], False)
-        return {
-            "corpid": settings.app_id,
-            "agentid": settings.agent_id,
-            "timestamp": config["timestamp"],
-            "nonceStr": config["nonceStr"],
-            "signature": config["signature"],
-            "jsApiList": names,
-        }
+        account = self._account()
+        account.agent_id  # noqa: B018 - says so where there is none, before anything else
+        return account.agent_config(_page(account, url), js_api_list)
 
     def script(
         self,
@@ -273,41 +177,8 @@ class WxJsApi:
         :param nonce: of the page's Content-Security-Policy.
         :param url: as for :meth:`config`.
         """
-        state = self._state()
-        settings = state.settings
-        names = list(settings.js_api_list) if js_api_list is None else _names(js_api_list)
-        if share is not None:
-            names += [name for name in SHARE_APIS if name not in names]
-        page = _page(settings, url)
-        card = None if share is None else share_card(page, share)
-        body = self._body(state, page, names, card)
-        first, *spare = settings.jssdk_urls
-        sources = [first]
-        if settings.api_base_url == SANDBOX:
-            # A phone for any browser.
-            phone = "?phone=wecom" if settings.platform == "wecom" else ""
-            sources.insert(0, f"{_sandbox().url}/sandbox/bridge.js{phone}")
-        more = [] if settings.agent_id is None else [AGENT_SDK_URL]
-        return tags(sources, spare, more, body, nonce)
-
-    def _body(
-        self, state: _State, page: str, names: list[str], share: Mapping[str, str] | None
-    ) -> Markup:
-        """The statements of :meth:`script`; a warning in the console where there is no ticket."""
-        settings = state.settings
-        try:
-            ticket = state.provider.get(timeout=_SCRIPT_TIMEOUT).value
-        except TicketUnavailable as error:
-            if not state.script_failed:
-                state.script_failed = True
-                whose = "" if self.name == "default" else f" of {self.name}"
-                cause = error.__cause__ or error
-                logger.warning("Pages%s render without wx.config: %s", whose, cause)
-            return warning("wx.config was not called: the server has no WeChat ticket just now.")
-        state.script_failed = False
-        tags = list(settings.open_tag_list)
-        config = _signed(settings, ticket, page, names, tags, settings.debug)
-        return config_call(config, share)
+        account = self._account()
+        return account.script(_page(account, url), js_api_list, share, nonce)
 
     # -- for the operator ------------------------------------------------------------------------
 
@@ -321,33 +192,28 @@ class WxJsApi:
         :returns: the ticket.
         :raises WxJsApiError: what went wrong: a ``WeChatAPIError`` or a ``TransportError``.
         """
-        state = self._state()
-        value = state.provider.refresh().value
-        if state.settings.agent_id is not None:
-            state.provider.refresh(AGENT_TICKET)
-        return value
+        return self._account().refresh()
 
     def status(self) -> Status:
         """What this process knows of the ticket. Asks the store where no thread has done so, and
         never WeChat.
         """
-        state = self._state()
-        return state.provider.status(look=not state.worker.ensure())
+        return self._account().status()
 
     def start(self, app: Flask) -> None:
         """Start the background thread of this process now, before the first request.
 
         Call it where a worker process begins, such as gunicorn's ``post_worker_init``.
         """
-        self._state_of(app).worker.start()
+        self._account_of(app).start()
 
     def close(self, app: Flask) -> None:
         """Stop the background thread of this process; a caller renews from then on."""
-        self._state_of(app).worker.stop()
+        self._account_of(app).close()
 
-    def _state(self) -> _State:
+    def _account(self) -> Account:
         try:
-            return _the_app().extensions[_STATES][self]  # type: ignore[no-any-return]  # a dict of Any
+            return _the_app().extensions[ACCOUNTS][self.name]  # type: ignore[no-any-return]  # a dict of Any
         except KeyError:
             raise self._not_registered() from None
         except RuntimeError:
@@ -356,9 +222,9 @@ class WxJsApi:
                 "or inside 'with app.app_context():'."
             ) from None
 
-    def _state_of(self, app: Flask) -> _State:
+    def _account_of(self, app: Flask) -> Account:
         try:
-            return app.extensions[_STATES][self]  # type: ignore[no-any-return]  # likewise
+            return app.extensions[ACCOUNTS][self.name]  # type: ignore[no-any-return]  # likewise
         except KeyError:
             raise self._not_registered() from None
 
@@ -369,10 +235,37 @@ class WxJsApi:
         )
 
 
-# -- wiring ----------------------------------------------------------------------------------------
+def _page(account: Account, url: str | None) -> str:
+    """The URL to sign: the one given or the current request's."""
+    if url is not None:
+        return whole_url(url)
+    try:
+        environ = _the_request().environ
+    except RuntimeError:
+        raise RuntimeError("Outside a request there is no page to sign: pass url=.") from None
+    return page_url(environ, account.settings.public_origin)
 
 
-def _build(app: Flask, settings: Settings) -> _State:
+def _check_pair(settings: Settings, other: Settings) -> None:
+    """What two accounts of an app must not have in common.
+
+    :raises RuntimeError: they do.
+    """
+    prefix = key_prefix(settings.name)
+    if settings.url_prefix is not None and other.url_prefix == settings.url_prefix:
+        raise RuntimeError(
+            f"{prefix}URL_PREFIX is {settings.url_prefix!r}, which the account {other.name!r} has "
+            "already: give each its own."
+        )
+    if settings.contradicts(other):
+        raise RuntimeError(
+            f"{prefix}APP_SECRET does not go with that of the account {other.name!r}: one account, "
+            "or one agent, has one secret."
+        )
+
+
+def _open(app: Flask, settings: Settings) -> Account:
+    """An account of an app, which it does not keep."""
     app_ref = weakref.ref(app)
 
     def the_app() -> Flask:
@@ -384,134 +277,20 @@ def _build(app: Flask, settings: Settings) -> _State:
     def context() -> AppContext:
         return the_app().app_context()
 
-    def notify(event: str, facts: dict[str, Any]) -> None:
-        app = the_app()
-        signal = _SIGNALS[event]
+    def notify(event: str, facts: Mapping[str, object]) -> None:
+        app, signal = the_app(), _SIGNALS[event]
         for receiver in signal.receivers_for(app):
             try:
-                receiver(app, account=settings.name, **facts)
+                with app.app_context():
+                    receiver(app, **facts)
             except Exception as error:
-                logger.error("A receiver of %s raised %s.", signal.name, describe(error))
+                text = "A receiver of %s raised %s."
+                tell(40, text, signal.name, describe(error), event="receiver_failed")
 
-    def base_url() -> str:
-        if settings.api_base_url != SANDBOX:
-            return settings.api_base_url
-        sandbox = _sandbox()
-        if settings.platform == "wecom":
-            sandbox.add_agent(settings.app_id, settings.app_secret, settings.agent_id or "")
-        else:
-            sandbox.add_account(settings.app_id, settings.app_secret)
-        return sandbox.url
-
-    server = settings.ticket_server
-    caches = CacheSettings(app.config, settings.cache)
-
-    def open_cache() -> CacheServer:
+    def open_cache(caches: CacheSettings) -> CacheServer:
         return caches.open(the_app())
 
-    def open_tickets() -> TicketServer:
-        made: TicketServer = server() if isinstance(server, type) else server
-        return made
-
-    def open_store() -> Store:
-        # The tilde: what an app clears by its own prefix does not start with one. The braces: a
-        # Redis Cluster keeps what has the same text in them on one node.
-        host = urlsplit(settings.central_url or base_url()).netloc
-        corp = f"~wxjsapi:{{{host}/{settings.app_id}}}:"
-        prefix, shared = corp, {}
-        if settings.platform == "wecom":
-            # Token and agent ticket are the application's own. The other is the corp's: two of its
-            # applications may ask for it at the same moment, for each has a lease of its own.
-            prefix = f"{corp}{settings.digest[:8]}-{settings.agent_id or ''}:"
-            shared = {JSAPI_TICKET: corp + JSAPI_TICKET}
-        return Store(
-            open_cache,
-            open_tickets if server is not None else None,
-            custom_name=getattr(server, "__name__", type(server).__name__),
-            prefix=prefix,
-            shared=shared,
-            lease_life=settings.refresh_timeout + _LEASE_EXTRA,
-            context=context,
-        )
-
-    def is_enabled() -> bool:
-        wanted = settings.background_refresh
-        return not the_app().testing if wanted is None else wanted
-
-    provider = Provider(
-        _upstream(settings, base_url),
-        open_store,
-        name=settings.name,
-        digest=settings.digest,
-        refresh_ahead=settings.refresh_ahead,
-        refresh_timeout=settings.refresh_timeout,
-        sync_interval=settings.sync_interval,
-        background=lambda: state.worker.ensure(),
-        context=context,
-        notify=notify,
-    )
-    state = _State(settings, provider, Worker(provider, app, settings.name, is_enabled))
-    return state
-
-
-def _upstream(settings: Settings, base_url: Callable[[], str]) -> Upstream:
-    """Where the account's tickets come from."""
-    if settings.central_url is not None:
-        return CentralServer(settings.central_url, settings.central_token, settings.app_id)
-    platform = WeCom if settings.platform == "wecom" else WeChat
-    upstream = platform(
-        base_url,
-        settings.app_id,
-        settings.app_secret,
-        stable=settings.token_endpoint == "stable_token",
-    )
-    if settings.access_token_provider is not None:
-        return TokenProvider(upstream, settings.access_token_provider)
-    return upstream
-
-
-def _sandbox() -> Sandbox:
-    """The WeChat inside this process."""
-    from .sandbox import embedded  # which nobody needs in production
-
-    return embedded()
-
-
-# -- signing ---------------------------------------------------------------------------------------
-
-
-def _signed(
-    settings: Settings, ticket: str, page: str, names: list[str], tags: list[str], debug: bool
-) -> WxConfig:
-    noncestr, timestamp = urandom(8).hex(), int(now())  # as secrets.token_hex(8), in less time
-    config: WxConfig = {
-        "debug": debug,
-        "appId": settings.app_id,
-        "timestamp": timestamp,
-        "nonceStr": noncestr,
-        "signature": sign(ticket=ticket, noncestr=noncestr, timestamp=timestamp, url=page),
-        "jsApiList": names,
-        "openTagList": tags,
-    }
-    if settings.platform == "wecom":
-        config["beta"] = True  # or what goes through wx.invoke fails
-    return config
-
-
-def _page(settings: Settings, url: str | None) -> str:
-    """The URL to sign: the one given or the current request's."""
-    if url is not None:
-        if url.startswith(("https://", "http://")):
-            return url.partition("#")[0] if "#" in url else url
-        raise RuntimeError(f"url must be the page's whole URL, with its scheme, got {url!r}")
-    try:
-        environ = _the_request().environ
-    except RuntimeError:
-        raise RuntimeError("Outside a request there is no page to sign: pass url=.") from None
-    return page_url(environ, settings.public_origin)
-
-
-def _names(names: Iterable[str]) -> list[str]:
-    if isinstance(names, str):
-        raise RuntimeError(f"Expected a list of names, got the string {names!r}: write [{names!r}]")
-    return list(names)
+    if _ENGINE not in app.extensions:
+        app.extensions[_ENGINE] = Engine(app)
+    host = Host(app.extensions[_ENGINE], context, open_cache, notify, lambda: the_app().testing)
+    return Account(settings, CacheSettings(app.config, settings.cache), host)

@@ -12,12 +12,13 @@ import re
 import time
 from functools import cache, partial
 from importlib import resources
-from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
+from ._account import ACCOUNTS, Account
 from ._credential import AGENT_TICKET, JSAPI_TICKET
+from ._page.config import AgentConfig, whole_url
 from ._page.url import check_page, is_origin_of
 from ._settings import SANDBOX, Settings
 from ._upstream.central import fingerprint
@@ -64,26 +65,31 @@ def _config(settings: Settings) -> Response:
         url = _page_to_sign(settings)
     except ValueError as error:
         return _answer({"error": str(error)}, 400)
-    wxjsapi: Any = current_app.extensions["wxjsapi"][settings.name]
+    account = _account(settings)
     try:
         if request.args.get("rejected") == "1":
             # Without the query, which may carry somebody's OAuth code into the log.
-            wxjsapi._state().provider.verify(re.split("[?#]", url, maxsplit=1)[0])
-        answer = wxjsapi.config(url=url)
+            account.credentials.verify(re.split("[?#]", url, maxsplit=1)[0])
+        answer: dict[str, object] = {**account.config(whole_url(url))}
         if settings.agent_id is not None:
-            answer["agentConfig"] = _agent_config(wxjsapi, url)
+            answer["agentConfig"] = _agent_config(account, whole_url(url))
         return _answer(answer)
     except TicketUnavailable as error:
         return _unavailable(error)
 
 
-def _agent_config(wxjsapi: Any, url: str) -> Any:
+def _account(settings: Settings) -> Account:
+    accounts: dict[str, Account] = current_app.extensions[ACCOUNTS]
+    return accounts[settings.name]
+
+
+def _agent_config(account: Account, page: str) -> AgentConfig | None:
     """The argument of ``wx.agentConfig``; None where there is no ticket for it, since most pages
     need ``wx.config`` alone.
     """
     try:
-        wxjsapi._state().provider.get(AGENT_TICKET, _AGENT_PATIENCE)
-        return wxjsapi.agent_config(url=url)
+        account.credentials.get(AGENT_TICKET, _AGENT_PATIENCE)
+        return account.agent_config(page)
     except TicketUnavailable:
         return None
 
@@ -117,7 +123,7 @@ def _unavailable(error: TicketUnavailable) -> Response:
     return response
 
 
-def _answer(value: Any, status: int = 200) -> Response:
+def _answer(value: object, status: int = 200) -> Response:
     response = jsonify(value)
     response.status_code = status
     response.cache_control.no_store = True
@@ -148,12 +154,12 @@ def _ticket(settings: Settings, said: dict[str | None, float]) -> Response:
         return response
     if kind not in settings.ticket_kinds:
         return _answer({"error": f"kind is one of {', '.join(settings.ticket_kinds)}."}, 400)
-    provider = current_app.extensions["wxjsapi"][settings.name]._state().provider
+    credentials = _account(settings).credentials
     try:
-        credential = provider.get(kind, _PATIENCE)
+        credential = credentials.get(kind, _PATIENCE)
         if request.args.get("rejected") == fingerprint(credential.value):
-            provider.verify(f"a page of {client}", kind)
-            credential = provider.get(kind, _PATIENCE)
+            credentials.verify(f"a page of {client}", kind)
+            credential = credentials.get(kind, _PATIENCE)
         # What is left of its life, and not when it ends: two clocks need not agree.
         life = int(credential.expires_at - time.time())
         if life < 1:

@@ -63,11 +63,13 @@ class Reaction:
     :param advice: one or two sentences for a log, a terminal or a page.
     :param hold: seconds before the next call; 0 means the ordinary back-off.
     :param until_minute: wait for the next full minute, where a per-minute quota starts anew.
+    :param of_host: it concerns the host that asked, and no other.
     """
 
     advice: str
     hold: float = 0
     until_minute: bool = False
+    of_host: bool = False
 
 
 #: How long a permanent error keeps everybody from asking again, in seconds.

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from .._credential import CLOCK_SKEW
+from .._error_text import clean
 from ..errors import TransportError, WeChatAPIError, WxJsApiError, reaction
 
 # One second doubling to a minute, so that a short outage heals soon; and after half an hour of
 # nothing but failures 400 s, so that a day-long one costs fewer than 300 calls.
 _SHORT, _LONG, _LONG_AFTER = 60.0, 400.0, 1800.0
+#: No pause is longer, in seconds; what a store says beyond that was not written by us.
+_LONGEST = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class BackOff:
-    """The pause after a failure. All processes share it through the store."""
+    """The pause after a failure. All processes share it through the store, or those of one host.
+
+    :param failures: how many in a row.
+    :param since: Unix time of the first.
+    :param delay: seconds.
+    :param retry_at: Unix time at which it ends.
+    :param error: the last failure.
+    """
 
     failures: int
     since: float
@@ -48,6 +60,11 @@ class BackOff:
             if asked is not None and asked.until_minute:
                 delay = max(delay, 60 - now % 60)
         return cls(failures, since, delay, now + delay, error)
+
+    @property
+    def is_of_host(self) -> bool:
+        """Whether the verdict is on this host's IP address, and does not concern any other."""
+        return isinstance(self.error, WeChatAPIError) and reaction(self.error.errcode).of_host
 
     @property
     def note_life(self) -> float:
@@ -82,17 +99,24 @@ class BackOff:
         if note.get("digest") != digest:
             return None
         try:
-            error: WxJsApiError
-            if "errcode" in note:
-                error = WeChatAPIError(int(note["errcode"]), str(note["errmsg"]))
-            else:
-                error = TransportError(str(note["message"]))
+            error = _error_of(note)
             since, delay, retry_at = (float(note[key]) for key in ("since", "delay", "retry_at"))
-            return cls(int(note["failures"]), since, delay, retry_at, error)
+            failures = int(note["failures"])
         except (KeyError, TypeError, ValueError, OverflowError):
             return None
+        # Whoever can write to the store could stop everybody for ever.
+        is_ours = 0 <= delay <= _LONGEST and failures >= 0
+        if not is_ours or not (math.isfinite(since) and math.isfinite(retry_at)):
+            return None
+        return cls(min(failures, 1000), since, delay, retry_at, error)
 
 
-def by_retry_at(back_off: BackOff) -> float:
-    """A sort key: the one that lasts longest comes last."""
-    return back_off.retry_at
+def _error_of(note: dict[str, Any]) -> WxJsApiError:
+    if "errcode" in note:
+        return WeChatAPIError(int(note["errcode"]), clean(note["errmsg"], ()))
+    return TransportError(clean(note["message"], ()))
+
+
+def latest(back_offs: Iterable[BackOff | None]) -> BackOff | None:
+    """The one that lasts longest; None where there is none."""
+    return max(filter(None, back_offs), key=lambda back_off: back_off.retry_at, default=None)

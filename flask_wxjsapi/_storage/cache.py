@@ -69,6 +69,11 @@ class CacheServer(TicketServer):
         return f"{type(self._backend).__name__}{where}"
 
     @property
+    def has_common_lease(self) -> bool:
+        """Whether the lease holds on every host that shares what is kept here."""
+        return self._client is not None or self._directory is not None
+
+    @property
     def is_private(self) -> bool:
         """Whether other processes cannot see what is kept here."""
         return type(self._backend).__name__ == "SimpleCache"
@@ -103,6 +108,12 @@ class CacheServer(TicketServer):
             self._report_damage(key, f"{type(value).__name__} instead of an object")
             return None
         return value
+
+    def read_many(self, keys: list[str]) -> dict[str, dict[str, Any]]:
+        return {key: value for key in keys if (value := self.read(key)) is not None}
+
+    def find_many(self, keys: list[str]) -> dict[str, Credential]:
+        return {key: value for key in keys if (value := self.find(key)) is not None}
 
     def write(self, key: str, value: dict[str, Any], life: float) -> None:
         """Keep a JSON object for some seconds.
@@ -239,6 +250,11 @@ class CacheSettings:
             "CACHE_OPTIONS": options,
             "CACHE_SERIALIZER": None,  # CacheServer brings its own
         }
+
+    @property
+    def key(self) -> str:
+        """The same for settings that make the same cache."""
+        return repr(sorted(self._config.items(), key=repr))
 
     def open(self, app: Flask) -> CacheServer:
         """The cache, connected where its backend connects at once."""

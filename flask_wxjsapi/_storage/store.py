@@ -1,204 +1,381 @@
-"""One process's view of the store, and of both servers in it."""
+"""The store as one process sees it: the private cache and, beside it, perhaps a server of the
+user's own for the tickets.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from types import MappingProxyType
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from .._credential import ACCESS_TOKEN, Credential
 from .._error_text import reason
+from .._telling import tell
 from .cache import CacheServer
 from .lease import Lease
 from .server import TicketServer
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
+S = TypeVar("S", bound=TicketServer)
 
 
-class Store:
-    """What one process knows of the shared store, and whether it answers.
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one account.
 
-    :param make_cache: called once, on first use, for the server that keeps tokens, notes and
-        (without a custom server) tickets.
-    :param make_tickets: the same for the user's own ticket server, if there is one.
-    :param custom_name: what the log calls it.
-    :param prefix: put before a kind or a name to make a key.
-    :param shared: whole keys of the kinds that other accounts have too.
-    :param lease_life: seconds.
-    :param context: an application context for each call of the user's server.
+    :param prefix: what all keys of the account begin with; asked whenever a key is wanted, since
+        that of an embedded sandbox is another one in each process.
+    :param own: what the keys begin with, after that, which it does not share.
+    :param shared: the kinds that it shares with others of the same prefix.
+    """
+
+    prefix: Callable[[], str]
+    own: str = ""
+    shared: frozenset[str] = frozenset()
+
+    def of(self, name: str) -> str:
+        """The key of a kind or of a note."""
+        return self.prefix() + ("" if name in self.shared else self.own) + name
+
+
+class Part(Generic[S]):
+    """One server of the store: made on first use, and whether it answers.
+
+    :param name: what the log calls it.
+    :param make: makes it, connected where that happens at once.
+    :param context: an application context for each use, where it is the user's.
     """
 
     def __init__(
         self,
-        make_cache: Callable[[], CacheServer],
-        make_tickets: Callable[[], TicketServer] | None,
-        *,
-        custom_name: str = "",
-        prefix: str,
-        shared: Mapping[str, str] = MappingProxyType({}),
-        lease_life: float,
+        name: str,
+        make: Callable[[], S],
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        self.custom_name = custom_name
-        self.prefix = prefix
-        self._shared = shared
-        self.lease_life = lease_life
-        self.context = context
-        self.has_custom_server = make_tickets is not None
-        self._make: dict[str, Any] = {"cache": make_cache, "tickets": make_tickets}
-        self._servers: dict[str, Any] = {}
-        self._down: set[tuple[str, str]] = set()
+        self.name = name
+        self._make = make
+        self._context = context
+        self._server: list[S] = []
+        self._failing: set[str] = set()
+        self._forgets: set[str] = set()
 
-    def key(self, name: str) -> str:
-        """The key of a kind or of a note."""
-        return self._shared.get(name, self.prefix + name)
+    @property
+    def server(self) -> S:
+        """The server; of two threads that come at once both get the first one."""
+        if not self._server:
+            self._server.append(self._make())
+        return self._server[0]
 
-    def server(self, part: str) -> Any:
-        """The server behind ``"cache"`` or ``"tickets"``; two threads get the same one."""
-        if part not in self._servers:
-            self._servers.setdefault(part, self._make[part]())
-        return self._servers[part]
+    def use(self, use: str, action: Callable[[S], T]) -> T:
+        """Do something with the server; the log has it when that begins to fail, once.
 
-    def report(self, part: str, use: str, error: Exception | None) -> None:
-        """Log when a use of a part begins to fail and when it works again, and nothing between.
-
-        Per use, since a store may well be readable and yet take no writes.
+        :param use: ``"read"``, ``"written"`` or the like: a store may be readable and yet take no
+            writes.
+        :raises Exception: whatever the server raised.
         """
-        if (error is not None) == ((part, use) in self._down):
+        try:
+            # A context each, and so a database session each: one that lived through a whole
+            # renewal would answer the second look with what it remembers of the first.
+            with self._context():
+                result = action(self.server)
+        except Exception as error:
+            self.report(use, error)
+            raise
+        self.report(use, None)
+        return result
+
+    def report(self, use: str, error: Exception | None) -> None:
+        """Tell the log when a use begins to fail and when it works again, and nothing between."""
+        if (error is not None) == (use in self._failing):
             return
-        extra = {"event": "store_down" if error else "store_up", "store": part, "use": use}
-        name = f"The {part} of {self.prefix}"
-        if part == "tickets":
-            name = f"The ticket server {self.custom_name}"
-        if error is not None:
-            self._down.add((part, use))
-            logger.warning(
-                "%s cannot be %s (%s). Pages go on with the ticket this process holds.",
-                name,
-                use,
-                reason(error),
-                extra={"wxjsapi": extra},
+        facts = {"store": self.name, "use": use}
+        if error is None:
+            self._failing.discard(use)
+            tell(logging.INFO, "%s can be %s again.", self.name, use, event="store_up", **facts)
+            return
+        self._failing.add(use)
+        tell(
+            logging.WARNING,
+            "%s cannot be %s (%s). Pages go on with the ticket this process holds.",
+            self.name,
+            use,
+            reason(error),
+            event="store_down",
+            **facts,
+        )
+
+    def checked(self, key: str, found: object, now: float) -> Credential | None:
+        """What was found under a key, if it may be believed; else the log has it, once.
+
+        :raises OSError: the user's server returned something else than it should.
+        """
+        if found is None:
+            return None
+        if not isinstance(found, Credential):
+            raise OSError(f"find() returned {type(found).__name__}, not a Credential")
+        if self._forgets and not found.generation:
+            found = replace(found, generation=int(found.issued_at))
+        problem = found.problem(now)
+        if problem is None:
+            return found
+        if f"damaged {key}" not in self._failing:
+            self._failing.add(f"damaged {key}")
+            tell(
+                logging.WARNING,
+                "The record under %s is damaged (%s); it counts as absent and is replaced.",
+                key,
+                problem,
+                event="record_damaged",
+                key=key,
             )
-        else:
-            self._down.discard((part, use))
-            logger.info("%s can be %s again.", name, use, extra={"wxjsapi": extra})
+        return None
+
+    def compare(self, saved: Credential, found: Credential) -> None:
+        """Notice a server that does not give back what was saved, and name it once.
+
+        :param found: what it gave back for the same value.
+        """
+        lost = [
+            name
+            for name in ("issued_at", "expires_at", "generation")
+            if abs(getattr(saved, name) - getattr(found, name)) > 1
+        ]
+        if lost and not self._forgets:
+            tell(
+                logging.WARNING,
+                "%s does not give back what was saved: %s of a ticket came back changed. Processes "
+                "may follow each other late; keep all fields of a Credential.",
+                self.name,
+                " and ".join(lost),
+                event="server_forgets",
+                fields=lost,
+            )
+        self._forgets.update(lost)
+
+
+class Store:
+    """One process's view of the store.
+
+    :param cache: keeps tokens, notes and, without a server of the user's, tickets.
+    :param tickets: the user's own server, if there is one.
+    """
+
+    def __init__(self, cache: Part[CacheServer], tickets: Part[TicketServer] | None = None) -> None:
+        self.cache = cache
+        self.tickets = tickets
+
+    def keeps_in_cache(self, kind: str) -> bool:
+        """A server of the user's keeps tickets only: one that ignores its key would mix them up."""
+        return self.tickets is None or kind == ACCESS_TOKEN
+
+    @property
+    def is_private(self) -> bool:
+        """Whether no other process sees what is kept here."""
+        return self.tickets is None and self.cache.server.is_private
+
+    @property
+    def is_leased_by_host(self) -> bool:
+        """Whether each host has a lease of its own, though all share the tickets."""
+        cache = self.cache.server
+        if self.tickets is None:
+            return not cache.is_private and not cache.has_common_lease
+        has_lock = type(self.tickets.server).lock is not TicketServer.lock
+        return not has_lock and not cache.has_common_lease
+
+    def find_many(self, wanted: Iterable[tuple[str, str]], now: float) -> dict[str, Credential]:
+        """What is stored under many keys.
+
+        :param wanted: pairs of a key and its kind.
+        :param now: Unix time in seconds.
+        :raises Exception: whatever a server raised; the log has it.
+        """
+        found: dict[str, Credential | None] = {}
+        in_cache = []
+        for key, kind in wanted:
+            if self.tickets is None or self.keeps_in_cache(kind):
+                in_cache.append(key)
+            else:
+                found[key] = _find_ticket(self.tickets, key, now)
+        if in_cache:
+            records = self.cache.use("read", lambda cache: cache.find_many(in_cache))
+            found.update({key: self.cache.checked(key, records.get(key), now) for key in in_cache})
+        return {key: credential for key, credential in found.items() if credential is not None}
+
+    def compare(self, kind: str, saved: Credential, found: Credential) -> None:
+        """As :meth:`Part.compare`, for the user's server."""
+        if self.tickets is not None and not self.keeps_in_cache(kind):
+            self.tickets.compare(saved, found)
+
+    def lease(self, key: str, life: float) -> Lease:
+        """The lease of an account, for the processes that share its store.
+
+        :param life: seconds after which that of a dead holder is free.
+        """
+        cache = self.cache.server
+        if self.tickets is None:
+            return cache.lease(key, life)
+        lock = getattr(self.tickets.server, "lock", None)
+        own: Lease | None = lock(key) if lock is not None else None
+        if own is not None:
+            return own
+        # The processes of this host share the user's server even where each has its own cache.
+        return cache.host_lease(key) if cache.is_private else cache.lease(key, life)
+
+
+def _find_ticket(tickets: Part[TicketServer], key: str, now: float) -> Credential | None:
+    return tickets.use("read", lambda server: tickets.checked(key, server.find(key), now))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to open the store of an account.
+
+    :param cache_key: the same for accounts that share a cache, and with it its connections.
+    :param tickets_key: the same for a server of the user's; None where there is none.
+    """
+
+    cache_key: Hashable
+    open_cache: Callable[[], CacheServer]
+    cache_name: str = "The cache"
+    tickets_key: Hashable = None
+    open_tickets: Callable[[], TicketServer] | None = None
+    tickets_name: str = ""
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+class Stores:
+    """The stores of one process: one connection pool for each set of settings, however many
+    accounts have it.
+    """
+
+    def __init__(self) -> None:
+        self._caches: dict[Hashable, Part[CacheServer]] = {}
+        self._tickets: dict[Hashable, Part[TicketServer]] = {}
+        self._stores: dict[tuple[Hashable, Hashable], Store] = {}
+
+    def of(self, plan: Plan) -> Store:
+        """The store of an account; of two threads that come at once both get the same one."""
+        key = (plan.cache_key, plan.tickets_key)
+        store = self._stores.get(key)
+        return self._stores.setdefault(key, self._opened(plan)) if store is None else store
+
+    def _opened(self, plan: Plan) -> Store:
+        cache = self._caches.setdefault(plan.cache_key, Part(plan.cache_name, plan.open_cache))
+        if plan.open_tickets is None:
+            return Store(cache)
+        tickets = Part(plan.tickets_name, plan.open_tickets, plan.context)
+        return Store(cache, self._tickets.setdefault(plan.tickets_key, tickets))
 
 
 class StoreSession:
-    """The store during one renewal: a part that failed is left alone for the rest of it."""
+    """The store during one renewal: a part that failed is left alone for the rest of it.
 
-    def __init__(self, store: Store) -> None:
+    :param lease_life: seconds.
+    :param now: the clock.
+    """
+
+    def __init__(
+        self, store: Store, keys: Keys, lease_life: float, now: Callable[[], float]
+    ) -> None:
         self._store = store
+        self._keys = keys
+        self._lease_life = lease_life
+        self._now = now
         self._failed: set[str] = set()
         self._lease: Lease | None = None
 
     def find(self, kind: str) -> Credential | None:
         """The stored credential; None also where the store does not answer."""
-
-        def find(server: Any) -> Credential | None:
-            found = server.find(self._store.key(kind))
-            if found is None or isinstance(found, Credential):
-                return found
-            raise OSError(f"find() returned {type(found).__name__}, not a Credential")
-
-        return self._attempt(self._part(kind), "read", find)
+        key = self._keys.of(kind)
+        return self._attempt(
+            self._part(kind),
+            lambda: self._store.find_many([(key, kind)], self._now()).get(key),
+        )
 
     def save(self, kind: str, credential: Credential) -> None:
         """Store a credential, unless a newer one is there."""
         stored = self.find(kind)
         if stored is None or credential.is_newer_than(stored):
-            key = self._store.key(kind)
-            self._attempt(self._part(kind), "written", lambda server: server.save(key, credential))
+            part, key = self._part(kind), self._keys.of(kind)
+            self._attempt(part, lambda: self._save(part, key, credential))
+
+    def _save(self, part: str, key: str, credential: Credential) -> None:
+        if part == "cache":
+            self._store.cache.use("written", lambda server: server.save(key, credential))
+        elif self._store.tickets is not None:  # pragma: no branch - else there is no such part
+            self._store.tickets.use("written", lambda server: server.save(key, credential))
 
     def answers(self, kind: str) -> bool:
         """Whether the store has not failed in this renewal for a kind."""
         return self._part(kind) not in self._failed
 
-    def is_sound(self, kind: str) -> bool:
-        """Whether this renewal has the store for a kind, and the lease."""
-        return self.answers(kind) and self._lease is not None
-
-    def note(self, name: str) -> dict[str, Any]:
-        """A note of the engine's, or an empty dict."""
-        key = self._store.key(name)
-        return self._attempt("cache", "read", lambda cache: cache.read(key)) or {}
+    def notes(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """Some notes of the engine's; an empty dict for one that is not there."""
+        keys = [self._keys.of(name) for name in names]
+        found = self._attempt(
+            "cache", lambda: self._store.cache.use("read", lambda cache: cache.read_many(keys))
+        )
+        return [(found or {}).get(key, {}) for key in keys]
 
     def put_note(self, name: str, note: dict[str, Any], life: float) -> None:
         """Keep a note for some seconds."""
-        key = self._store.key(name)
-        self._attempt("cache", "written", lambda cache: cache.write(key, note, life))
+        key, cache = self._keys.of(name), self._store.cache
+        self._attempt("cache", lambda: cache.use("written", lambda c: c.write(key, note, life)))
 
     def drop_note(self, name: str) -> None:
-        key = self._store.key(name)
-        self._attempt("cache", "written", lambda cache: cache.delete(key))
+        key, cache = self._keys.of(name), self._store.cache
+        self._attempt("cache", lambda: cache.use("written", lambda c: c.delete(key)))
+
+    # -- the lease -----------------------------------------------------------------------------
 
     @property
-    def is_leased(self) -> bool:
-        """Whether this renewal has the lease, or goes on without one where the store is down:
-        there is no record to share then, and a lease would only make the processes queue for one
-        fetch each.
+    def has_lease(self) -> bool:
+        return self._lease is not None
+
+    @property
+    def needs_no_lease(self) -> bool:
+        """Whether a part of the store is down: there is no record to share then, and a lease would
+        only make the processes queue for one fetch each.
         """
-        return self._lease is not None or bool(self._failed)
+        return bool(self._failed)
 
     def take_lease(self) -> bool:
-        """Try for the lease, without waiting; whether it :attr:`is_leased` then."""
-        if not self.is_leased:
-            try:
-                lease = self._open_lease()
-                if lease.acquire(blocking=False):
-                    self._lease = lease
-                    self._store.report("lease", "taken", None)
-            except Exception as error:
-                self._fail("lease", "taken", error)
-        return self.is_leased
+        """Try for the lease, without waiting; whether this renewal may go on."""
+        if self.has_lease or self.needs_no_lease:
+            return True
+        try:
+            lease = self._store.lease(self._keys.of("lease"), self._lease_life)
+            if lease.acquire(blocking=False):
+                self._lease = lease
+                self._store.cache.report("leased", None)
+        except Exception as error:
+            self._failed.add("lease")
+            self._store.cache.report("leased", error)
+        return self.has_lease or self.needs_no_lease
 
     def release_lease(self) -> None:
         """Give the lease back, once, whoever calls."""
         lease, self._lease = self._lease, None
-        if lease is not None:
-            try:
-                lease.release()
-            except Exception as error:
-                if not self._failed:  # else it is the outage that the log has already
-                    self._fail("lease", "released", error)
-            else:
-                self._store.report("lease", "released", None)
-
-    def _open_lease(self) -> Lease:
-        store = self._store
-        key = store.key("lease")
-        cache: CacheServer = store.server("cache")
-        if not store.has_custom_server:
-            return cache.lease(key, store.lease_life)
-        lock = getattr(store.server("tickets"), "lock", None)
-        own: Lease | None = lock(key) if lock is not None else None
-        if own is not None:
-            return own
-        # The processes of this host share the user's server even where each has its own cache.
-        return cache.host_lease(key) if cache.is_private else cache.lease(key, store.lease_life)
+        if lease is None:
+            return
+        try:
+            lease.release()
+        except Exception as error:
+            if not self._failed:  # else it is the outage that the log has already
+                self._store.cache.report("released from a lease", error)
+        else:
+            self._store.cache.report("released from a lease", None)
 
     def _part(self, kind: str) -> str:
-        """A custom server keeps tickets only: one that ignores its key would mix them up."""
-        return "tickets" if self._store.has_custom_server and kind != ACCESS_TOKEN else "cache"
+        return "cache" if self._store.keeps_in_cache(kind) else "tickets"
 
-    def _attempt(self, part: str, use: str, action: Callable[[Any], T]) -> T | None:
+    def _attempt(self, part: str, action: Callable[[], T]) -> T | None:
         if part in self._failed:
             return None
         try:
-            # A context each, and so a database session each: one that lived through a whole
-            # renewal would answer the second look with what it remembers of the first.
-            with self._store.context() if part == "tickets" else nullcontext():
-                result = action(self._store.server(part))
-        except Exception as error:
-            self._fail(part, use, error)
+            return action()
+        except Exception:  # the log has it
+            self._failed.add(part)
             return None
-        self._store.report(part, use, None)
-        return result
-
-    def _fail(self, part: str, use: str, error: Exception) -> None:
-        self._failed.add(part)
-        self._store.report(part, use, error)

@@ -9,19 +9,18 @@ import re
 import sys
 import textwrap
 from dataclasses import asdict
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from .._account import ACCOUNTS, Account
 from .._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET
+from .._page.config import whole_url
 from ..errors import WxJsApiError
 from .diagnosis import diagnose
-from .doctor import alone, current_ticket, find, findings, masked, when, why
-
-if TYPE_CHECKING:
-    from .._extension import WxJsApi
+from .doctor import alone, findings, masked, when, why
 
 _ACCOUNT = "flask_wxjsapi.account"  # in click's meta
 _WIDTH = 80
@@ -43,8 +42,8 @@ def commands(context: click.Context, account: str | None) -> None:
         context.color = False
 
 
-def _account() -> WxJsApi:
-    accounts: dict[str, WxJsApi] = current_app.extensions["wxjsapi"]
+def _account() -> Account:
+    accounts: dict[str, Account] = current_app.extensions[ACCOUNTS]
     name = click.get_current_context().meta.get(_ACCOUNT)
     if name is None:
         name = next(iter(accounts)) if len(accounts) == 1 else "default"
@@ -53,7 +52,7 @@ def _account() -> WxJsApi:
         raise click.UsageError(f"There is no account {name!r}: use --account with one of {names}.")
     account = accounts[name]
     # A command ends at once, and asks WeChat only where it says so: no thread.
-    account.close(current_app._get_current_object())  # type: ignore[attr-defined]  # LocalProxy
+    account.close()
     return account
 
 
@@ -90,14 +89,16 @@ def status(as_json: bool) -> None:
     The exit status is 1 when no valid ticket is to be seen.
     """
     account = _account()
-    state, found = account._state(), account.status()
-    note = alone(state)
+    found, note = account.status(), alone(account)
     shown = _seen(found.state, note)
-    facts: dict[str, Any] = {"account": account.name, "app_id": masked(state.settings.app_id)}
+    facts: dict[str, Any] = {
+        "account": account.settings.name,
+        "app_id": masked(account.settings.app_id),
+    }
     facts |= asdict(found) | {"state": shown, "note": note}
     del facts["refreshed_by"]  # never this process
-    if state.settings.agent_id is not None:
-        agent = state.provider.status(AGENT_TICKET)
+    if account.settings.agent_id is not None:
+        agent = account.credentials.status(AGENT_TICKET)
         facts["agent"] = {"state": _seen(agent.state, note), "last_error": agent.last_error}
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -136,7 +137,7 @@ def _show_status(facts: dict[str, Any]) -> None:
 def ticket() -> None:
     """Print a valid ticket and nothing else. It is a secret."""
     try:
-        value = current_ticket(_account()._state())
+        value = _account().ticket()
     except WxJsApiError as error:
         raise _failure(error) from None
     if _is_terminal(sys.stdout):
@@ -149,7 +150,7 @@ def refresh() -> None:
     """Renew the ticket now, for all processes."""
     account = _account()
     before = account.status().issued_at
-    if note := alone(account._state()):
+    if note := alone(account):
         _warn(note)
     try:
         length = len(account.refresh())
@@ -160,7 +161,7 @@ def refresh() -> None:
         click.echo("Nothing was asked: the last refresh is less than 10 s ago.")
     else:
         click.echo(f"Renewed: a ticket of {length} characters.")
-    if account._state().settings.central_url is not None:
+    if account.settings.central_url is not None:
         click.echo("It came from the central server; run refresh there to have WeChat asked.")
     if found.expires_at is not None:
         click.echo(f"It expires {when(found.expires_at)}.")
@@ -175,8 +176,8 @@ def sign(url: str, as_json: bool) -> None:
         raise click.BadParameter("give the page's whole URL, with http:// or https://.")
     account = _account()
     try:
-        current_ticket(account._state())
-        text = json.dumps(account.config(url=url), indent=2)
+        account.ticket()
+        text = json.dumps(account.config(whole_url(url)), indent=2)
     except WxJsApiError as error:
         raise _failure(error) from None
     click.echo(text if as_json else f"wx.config({text});")
@@ -232,14 +233,14 @@ def _ask(name: str, label: str) -> str:
     return str(click.prompt(label))
 
 
-def _candidates(account: WxJsApi, given: str | None) -> tuple[str, dict[str, str]]:
+def _candidates(account: Account, given: str | None) -> tuple[str, dict[str, str]]:
     """The ticket that should have signed, and what else may have."""
-    state, others = account._state(), {}
-    note = alone(state)
+    others: dict[str, str] = {}
+    note = alone(account)
     if note and given is not None:
         return given, {}  # of the server's process, which this one knows nothing of
     try:
-        right = current_ticket(state)
+        right = account.ticket()
     except WxJsApiError as error:
         if given is None:
             _warn("There is no ticket to compare with: pass --ticket.")
@@ -251,7 +252,7 @@ def _candidates(account: WxJsApi, given: str | None) -> tuple[str, dict[str, str
         others["the one given as --ticket"] = given
     labels = {ACCESS_TOKEN: "access_token", AGENT_TICKET: _AGENTS, CARD_TICKET: _CARDS}
     for kind, label in labels.items():
-        other = find(state, kind)
+        other = account.credentials.stored(kind)
         if other is not None:
             others[label] = other.value
     return right, others
@@ -265,7 +266,7 @@ def doctor() -> None:
     clear_quota, and a ticket is asked for only where there is none.
     """
     worst = False
-    for level, text in findings(_account()._state()):
+    for level, text in findings(_account()):
         _row(level, text)
         worst = worst or level == "error"
     if worst:

@@ -9,19 +9,17 @@ import warnings
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .._account import Account
 from .._credential import ACCESS_TOKEN, AGENT_TICKET, JSAPI_TICKET, Credential
 from .._error_text import reason
 from .._settings import SANDBOX, Settings, key_prefix
-from .._storage.store import Store, StoreSession
+from .._storage.server import TicketServer
+from .._storage.store import Part
 from .._upstream.http import is_loopback
+from .._upstream.wechat import WeChat
 from ..errors import TicketUnavailable, WxJsApiError
-
-if TYPE_CHECKING:
-    from .._engine.provider import Provider
-    from .._extension import _State
 
 Finding = tuple[str, str]  # "ok", "warning" or "error", and a text
 
@@ -36,19 +34,19 @@ _JSSDK_HOSTS = ("res.wx.qq.com", "res2.wx.qq.com")
 _SKEW = 30.0  # seconds a clock may be off before it is said
 
 
-def findings(state: _State) -> Iterator[Finding]:
-    yield from _on_settings(state.settings)
-    yield from _on_store(state)
+def findings(account: Account) -> Iterator[Finding]:
+    yield from _on_settings(account.settings)
+    yield from _on_store(account)
     can_ask = False
-    if (yield from _on_host(state)):
-        if state.settings.central_url is not None:
-            can_ask = yield from _on_central(state)
-        elif token := (yield from _on_token(state)):
+    if (yield from _on_host(account)):
+        if account.settings.central_url is not None:
+            can_ask = yield from _on_central(account)
+        elif token := (yield from _on_token(account)):
             can_ask = True
-            yield from _on_api(state, token)
-    yield from _on_ticket(state, JSAPI_TICKET, can_ask)
-    if state.settings.agent_id is not None and can_ask:
-        yield from _on_ticket(state, AGENT_TICKET, can_ask)
+            yield from _on_api(account, token)
+    yield from _on_ticket(account, JSAPI_TICKET, can_ask)
+    if account.settings.agent_id is not None and can_ask:
+        yield from _on_ticket(account, AGENT_TICKET, can_ask)
 
 
 #: What the ids and secrets of a platform look like.
@@ -93,11 +91,12 @@ def _on_settings(settings: Settings) -> Iterator[Finding]:
         yield "ok", f"Pages are signed with {origin}."
 
 
-def _on_store(state: _State) -> Iterator[Finding]:
-    store = state.provider.store
+def _on_store(account: Account) -> Iterator[Finding]:
+    credentials = account.credentials
+    store = credentials.store
     try:
-        cache = store.server("cache")
-        key = store.key("doctor")
+        cache = store.cache.server
+        key = credentials.holding.keys.of("doctor")
         cache.write(key, {"pid": os.getpid()}, 60)
         if cache.read(key) != {"pid": os.getpid()}:
             raise OSError("it did not give back what was written")
@@ -110,30 +109,37 @@ def _on_store(state: _State) -> Iterator[Finding]:
         yield "warning", f"{_ALONE} Several processes share one with FileSystemCache or RedisCache."
     else:
         yield "ok", f"{cache.description}: written and read back."
-    if store.has_custom_server:
-        yield from _on_ticket_server(store, state.settings.ticket_kinds)
-    if alone(state) is None:
-        yield from _on_lease(state.provider)
+    if store.tickets is not None:
+        yield from _on_ticket_server(store.tickets, account)
+    if alone(account) is None:
+        yield from _on_lease(account)
 
 
-def _on_ticket_server(store: Store, kinds: tuple[str, ...]) -> Iterator[Finding]:
-    name = store.custom_name
+def _on_ticket_server(tickets: Part[TicketServer], account: Account) -> Iterator[Finding]:
+    keys = account.credentials.holding.keys
+
+    def find_all(server: TicketServer) -> list[object]:
+        return [server.find(keys.of(kind)) for kind in account.settings.ticket_kinds]
+
     try:
-        with store.context():
-            found = [store.server("tickets").find(store.key(kind)) for kind in kinds]
+        found = tickets.use("read", find_all)
     except Exception as error:
-        yield "error", f"find() of the ticket server {name} fails: {reason(error)}."
+        yield "error", f"find() of {_lowered(tickets.name)} fails: {reason(error)}."
         return
     held = [ticket for ticket in found if ticket is not None]
     for ticket in held:
         if not isinstance(ticket, Credential):
-            kind = type(ticket).__name__
-            yield "error", f"find() of the ticket server {name} returned {kind}, not a Credential."
+            kind, name = type(ticket).__name__, _lowered(tickets.name)
+            yield "error", f"find() of {name} returned {kind}, not a Credential."
             return
-    if len({ticket.value for ticket in held}) < len(held):
+    if len({ticket.value for ticket in held if isinstance(ticket, Credential)}) < len(held):
         text = "has one ticket under two keys: it works for one kind of one account only."
-        yield "warning", f"The ticket server {name} {text}"
-    yield "ok", f"The ticket server {name} answers."
+        yield "warning", f"{tickets.name} {text}"
+    yield "ok", f"{tickets.name} answers."
+
+
+def _lowered(name: str) -> str:
+    return name[:1].lower() + name[1:]
 
 
 _LEASE_FINDINGS: dict[str, Finding] = {
@@ -144,19 +150,19 @@ _LEASE_FINDINGS: dict[str, Finding] = {
 }
 
 
-def _on_lease(provider: Provider) -> Iterator[Finding]:
-    session = StoreSession(provider.store)
+def _on_lease(account: Account) -> Iterator[Finding]:
+    session = account.credentials.session()
     if not session.take_lease():
         yield "warning", "The lease is taken: a renewal is under way. Try again in some seconds."
         return
     try:
-        answer = _second_process(provider) if session.is_sound(ACCESS_TOKEN) else "broken"
+        answer = _second_process(account) if session.has_lease else "broken"
     finally:
         session.release_lease()
     yield _LEASE_FINDINGS[answer]
 
 
-def _second_process(provider: Provider) -> str:
+def _second_process(account: Account) -> str:
     """What becomes of another process that wants the lease too."""
     from multiprocessing import get_all_start_methods, get_context  # only here
 
@@ -164,7 +170,7 @@ def _second_process(provider: Provider) -> str:
         return "unknown"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it does next to nothing, then ends
-        child = get_context("fork").Process(target=_want_lease, args=(provider,))
+        child = get_context("fork").Process(target=_want_lease, args=(account,))
         child.start()
     child.join(10)
     if child.exitcode is None:
@@ -173,23 +179,22 @@ def _second_process(provider: Provider) -> str:
     return answers.get(child.exitcode, "unknown")
 
 
-def _want_lease(provider: Provider) -> None:  # pragma: no cover - runs in a forked child
-    session = StoreSession(provider.store)
+def _want_lease(account: Account) -> None:  # pragma: no cover - runs in a forked child
+    session = account.credentials.session()
     is_free = session.take_lease()
-    code = 0 if not is_free else 3 if session.is_sound(ACCESS_TOKEN) else 4
+    code = 0 if not is_free else 3 if session.has_lease else 4
     session.release_lease()
     raise SystemExit(code)
 
 
-def _on_host(state: _State) -> Generator[Finding, None, bool]:
+def _on_host(account: Account) -> Generator[Finding, None, bool]:
     """Whether WeChat answers, and what time it has."""
-    upstream: Any = state.provider.upstream
     try:
-        header = upstream.date(state.settings.refresh_timeout)
+        header = account.api.date(account.settings.refresh_timeout)
     except WxJsApiError as error:
         yield "error", f"{error} Look at DNS, proxy, firewall and certificates of this host."
         return False
-    whose = f"{_upstream_name(state.settings)}'s"
+    whose = f"{_upstream_name(account.settings)}'s"
     yield "ok", f"Something answers at {whose} address."
     try:
         skew = time.time() - parsedate_to_datetime(header).timestamp()
@@ -206,11 +211,11 @@ def _upstream_name(settings: Settings) -> str:
     return "WeCom" if settings.platform == "wecom" else "WeChat"
 
 
-def _on_central(state: _State) -> Generator[Finding, None, bool]:
+def _on_central(account: Account) -> Generator[Finding, None, bool]:
     """Whether the central server gives a ticket to this app."""
     try:
-        state.provider.upstream.fetch(
-            JSAPI_TICKET, parent=None, rejected=None, timeout=state.settings.refresh_timeout
+        account.credentials.holding.upstream.fetch(
+            JSAPI_TICKET, parent=None, rejected=None, timeout=account.settings.refresh_timeout
         )
     except WxJsApiError as error:
         yield "error", str(error)
@@ -219,19 +224,19 @@ def _on_central(state: _State) -> Generator[Finding, None, bool]:
     return True
 
 
-def _on_token(state: _State) -> Generator[Finding, None, str | None]:
+def _on_token(account: Account) -> Generator[Finding, None, str | None]:
     """A token to ask with, got in a way that takes nobody else's away."""
-    settings = state.settings
+    settings = account.settings
     is_legacy = settings.token_endpoint == "token" and settings.platform == "offiaccount"
     if is_legacy and settings.access_token_provider is None:
-        stored = find(state, ACCESS_TOKEN)
+        stored = account.credentials.stored(ACCESS_TOKEN)
         if stored is not None and time.time() < stored.usable_until:
             return stored.value
         text = 'No token was asked for: with TOKEN_ENDPOINT = "token" that ends everybody\'s.'
         yield "warning", f"{text} To try it, run refresh."
         return None
     try:
-        token: str = state.provider.upstream.fetch(
+        token: str = account.credentials.holding.upstream.fetch(
             ACCESS_TOKEN, parent=None, rejected=None, timeout=settings.refresh_timeout
         ).value
     except WxJsApiError as error:
@@ -241,20 +246,22 @@ def _on_token(state: _State) -> Generator[Finding, None, str | None]:
     return token
 
 
-def _on_api(state: _State, token: str) -> Iterator[Finding]:
-    upstream: Any = state.provider.upstream
-    timeout = state.settings.refresh_timeout
+def _on_api(account: Account, token: str) -> Iterator[Finding]:
+    if not isinstance(account.api, WeChat):  # a central server has no such calls
+        return
+    api = account.api
+    timeout = account.settings.refresh_timeout
     try:
-        upstream.ask("GET", "/cgi-bin/get_api_domain_ip", token, timeout)
+        api.ask("GET", "/cgi-bin/get_api_domain_ip", token, timeout)
     except WxJsApiError as error:
         yield "error", f"The token is not accepted: {error}"
         return
-    yield "ok", f"{_upstream_name(state.settings)} accepts the token."
-    if state.settings.platform == "wecom":
+    yield "ok", f"{_upstream_name(account.settings)} accepts the token."
+    if account.settings.platform == "wecom":
         return  # which tells nobody what is left
     body = {"cgi_path": "/cgi-bin/ticket/getticket"}
     try:
-        answer = upstream.ask("POST", "/cgi-bin/openapi/quota/get", token, timeout, body)
+        answer = api.ask("POST", "/cgi-bin/openapi/quota/get", token, timeout, body)
         quota = answer["quota"]
         left, limit = int(quota["remain"]), int(quota["daily_limit"])
     except WxJsApiError as error:
@@ -266,10 +273,10 @@ def _on_api(state: _State, token: str) -> Iterator[Finding]:
         yield level, f"{left} of {limit} ticket calls are left today."
 
 
-def _on_ticket(state: _State, kind: str, can_ask: bool) -> Iterator[Finding]:
+def _on_ticket(account: Account, kind: str, can_ask: bool) -> Iterator[Finding]:
     """A ticket, and the back-off; one is asked for where there is none."""
     name = "ticket" if kind == JSAPI_TICKET else "ticket of the agent"
-    found = state.provider.status(kind)
+    found = account.credentials.status(kind)
     if found.retry_at is not None:
         level = "error" if found.state == "invalid" else "warning"
         yield level, f"Nothing is asked until {when(found.retry_at)}. {found.last_error}"
@@ -277,8 +284,8 @@ def _on_ticket(state: _State, kind: str, can_ask: bool) -> Iterator[Finding]:
         return
     try:
         if found.state == "invalid" and can_ask:
-            current_ticket(state, kind)
-            found = state.provider.status(kind)
+            account.credentials.get(kind)
+            found = account.credentials.status(kind)
     except WxJsApiError as error:
         yield "error", f"No {name}: {why(error)}"
         return
@@ -291,27 +298,15 @@ def _on_ticket(state: _State, kind: str, can_ask: bool) -> Iterator[Finding]:
 # -- what the other commands need as well ----------------------------------------------------------
 
 
-def alone(state: _State) -> str | None:
+def alone(account: Account) -> str | None:
     """Why this process cannot see what the app's others keep, if it cannot."""
-    if state.settings.api_base_url == SANDBOX:
+    if account.settings.api_base_url == SANDBOX:
         return _EMBEDDED
-    store = state.provider.store
     try:
-        is_private = store.server("cache").is_private and not store.has_custom_server
+        is_private = account.credentials.store.is_private
     except Exception:  # of a backend that connects when it is made; the log has it from status()
         return None
     return _ALONE if is_private else None
-
-
-def current_ticket(state: _State, kind: str = JSAPI_TICKET) -> str:
-    value = state.provider.get(kind).value
-    state.provider.sync()  # its thread may still be saving, and would end with the command
-    return value
-
-
-def find(state: _State, kind: str) -> Credential | None:
-    """A credential that is in the store or in this process, still good or not."""
-    return StoreSession(state.provider.store).find(kind) or state.provider._slot(kind).held
 
 
 def why(error: WxJsApiError) -> str:

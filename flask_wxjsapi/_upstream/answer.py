@@ -6,11 +6,12 @@ import json
 import math
 from typing import Any
 
-from .._credential import Credential
+from .._credential import LONGEST_LIFE, Credential
 from ..errors import TransportError
 
-#: WeChat documents 7200 s as the most; a larger number would outlive the ticket.
-_LONGEST_LIFE = 7200.0
+#: What stands for a life of 0 s: WeChat truncates what is left of it, and a ticket ends after it
+#: begins.
+_AN_INSTANT = 0.001
 
 
 def decoded(text: bytes) -> dict[str, Any] | None:
@@ -34,14 +35,17 @@ def number(value: object) -> float | None:
 
 
 def credential(answer: dict[str, Any], name: str, issued_at: float) -> Credential:
+    """The credential in an answer; one that ends at once where WeChat says that nothing is left.
+
+    :param name: of the field that holds the value.
+    :param issued_at: Unix time in seconds, taken before the question was sent.
+    :raises TransportError: it holds none. The text never quotes it.
+    """
     life = number(answer.get("expires_in"))
-    problem = None
-    if life is None or life <= 0:
-        problem = "without a usable expires_in"
-    else:
-        # An answer just received counts for at least a second: no tight loop on a dying ticket.
-        life = min(max(life, 1.0), _LONGEST_LIFE)
+    problem = "without a usable expires_in"
+    if life is not None and life >= 0:
         try:
+            life = min(max(life, _AN_INSTANT), LONGEST_LIFE)
             return Credential(answer.get(name, ""), issued_at, issued_at + life)
         except ValueError:
             problem = f"without a usable {name}"

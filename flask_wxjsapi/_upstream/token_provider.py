@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from .._credential import ACCESS_TOKEN, Credential
 from .._error_text import describe
@@ -14,14 +15,19 @@ class TokenProvider:
     """Another upstream with the access token taken from the user's own callable.
 
     :param provider: ``provider(rejected) -> Credential``.
+    :param context: an application context for each call of it.
     """
 
-    def __init__(self, upstream: Upstream, provider: Callable[[str | None], Credential]) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        provider: Callable[[str | None], Credential],
+        context: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._upstream = upstream
         self._provider = provider
+        self._context = context
         self.parent = upstream.parent
-        self.ask = getattr(upstream, "ask", None)
-        self.date = getattr(upstream, "date", None)
 
     def fetch(
         self, kind: str, *, parent: str | None, rejected: str | None, timeout: float
@@ -30,7 +36,8 @@ class TokenProvider:
             return self._upstream.fetch(kind, parent=parent, rejected=rejected, timeout=timeout)
         problem = None
         try:
-            credential = self._provider(rejected)
+            with self._context():
+                credential = self._provider(rejected)
         except WxJsApiError:
             raise
         except Exception as error:

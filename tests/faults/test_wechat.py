@@ -32,7 +32,7 @@ from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET
 from flask_wxjsapi.errors import REACTIONS
 from flask_wxjsapi.sandbox import Sandbox
 from tests.conftest import FakeClock, wait_until
-from tests.engine import DOWN, Cluster, FakeWeChat, Worker, says
+from tests.engine.cluster import DOWN, Cluster, FakeWeChat, Worker, says
 from tests.faults.conftest import Figure
 from tests.processes import at_once
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,12 +12,12 @@ from typing import Any
 import pytest
 
 from flask_wxjsapi._credential import ACCESS_TOKEN, CARD_TICKET, JSAPI_TICKET, Credential
-from flask_wxjsapi._engine.provider import Mode
+from flask_wxjsapi._engine.renewal import CHECK, KEEP, NEED, Purpose, Renewal
 from flask_wxjsapi._storage.server import TicketServer
-from flask_wxjsapi.errors import TicketUnavailable, TransportError, WeChatAPIError, WxJsApiError
+from flask_wxjsapi.errors import TicketUnavailable, TransportError, WeChatAPIError
 
-from .conftest import FakeClock
-from .engine import DOWN, PREFIX, Cluster, FakeLease, Worker, says
+from ..conftest import FakeClock, wait_until
+from .cluster import DOWN, PREFIX, Cluster, FakeLease, Worker, says
 
 
 @pytest.fixture
@@ -152,27 +151,15 @@ def test_the_access_token_is_kept_warm_once_it_was_read(cluster: Cluster) -> Non
 # -- three worlds of WeChat --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ticket", ["same", "new"])
-def test_a_day_costs_thirteen_tickets(clock: FakeClock, ticket: str) -> None:
+def test_a_day_costs_thirteen_tickets(clock: FakeClock) -> None:
     """One worker for a day: 13 calls for tickets and as many for tokens, never an invalid one."""
-    cluster = Cluster(clock, ticket=ticket)
+    cluster = Cluster(clock)
     worker = cluster.worker()
     end = clock.now + 86400
     while clock.now < end:
         clock.advance(worker.sync())
         assert worker.state != "invalid"
     assert cluster.calls == (13, 13)
-
-
-def test_a_day_of_remaining_lives_has_no_tight_loop(clock: FakeClock) -> None:
-    """Where WeChat tells the remaining life, a dying ticket is asked for a few times a period."""
-    cluster = Cluster(clock, ticket="remaining")
-    worker = cluster.worker()
-    end = clock.now + 86400
-    while clock.now < end:
-        clock.advance(worker.sync())
-        worker.ticket()
-    assert cluster.upstream.calls[JSAPI_TICKET] < 12 * 13
 
 
 def test_a_kind_that_was_never_had_is_not_kept_warm(clock: FakeClock) -> None:
@@ -187,15 +174,6 @@ def test_a_kind_that_was_never_had_is_not_kept_warm(clock: FakeClock) -> None:
         clock.advance(worker.sync())
     assert cluster.upstream.calls[CARD_TICKET] == 1
     assert cluster.upstream.calls[JSAPI_TICKET] == 13
-
-
-def test_an_answer_that_is_already_over_counts_for_a_second(cluster: Cluster) -> None:
-    """A credential that arrives expired is not asked for again at once."""
-    cluster.upstream.life = 0.001
-    worker = cluster.worker()
-    worker.ticket()
-    worker.ticket()
-    assert cluster.upstream.calls[JSAPI_TICKET] == 1
 
 
 # -- the lease ---------------------------------------------------------------------------------
@@ -229,7 +207,7 @@ def test_a_cold_reader_waits_for_another_process(cluster: Cluster) -> None:
             cluster.clock.advance(seconds)
             cluster.put(Credential("from-the-holder", cluster.clock.now, cluster.clock.now + 7200))
 
-        second.provider._clock = _Sleeper(cluster.clock, holder_finishes)
+        second.sleep = holder_finishes
         outcome.append(second.ticket())
 
     cluster.upstream.meanwhile = read_elsewhere
@@ -264,8 +242,7 @@ def test_the_store_is_read_again_under_the_lease(cluster: Cluster) -> None:
     flights: list[bool] = []
 
     # The first renews between the second's look at the store and its lease.
-    store = second.provider._process().store
-    original = store.server("cache").lease
+    original = cluster.cache.lease
 
     def lease(key: str, life: float) -> Any:
         cluster.cache.lease = original  # type: ignore[method-assign]
@@ -334,13 +311,6 @@ def test_a_late_holder_frees_nobody_elses_lease(cluster: Cluster) -> None:
     assert owners[0] is not None
     stored = cluster.stored()
     assert stored is not None
-
-
-class _Sleeper:
-    """A clock whose sleep does something else."""
-
-    def __init__(self, clock: FakeClock, sleep: Callable[[float], None]) -> None:
-        self.time, self.monotonic, self.sleep = clock.time, clock.monotonic, sleep
 
 
 # -- failures ----------------------------------------------------------------------------------
@@ -480,6 +450,8 @@ def test_a_success_ends_the_back_off_for_all(cluster: Cluster) -> None:
         with pytest.raises(TicketUnavailable):
             worker.ticket()
     cluster.clock.advance(1.1)
+    first.sync()
+    second.sync()
     assert first.ticket() == second.ticket()
     assert second.provider.status().last_error is None
     assert cluster.cache.read(f"{PREFIX}backoff.access_token") is None
@@ -500,6 +472,7 @@ def test_a_back_off_written_before_the_clock_went_back_does_not_block(cluster: C
     with pytest.raises(TicketUnavailable):
         worker.ticket()
     cluster.clock.jump(-3600)
+    worker.sync()
     assert worker.ticket()
 
 
@@ -529,6 +502,7 @@ def test_a_failure_is_logged_once_with_advice(
     first, second = cluster.workers(2)
     for _ in range(2):
         for worker in (first, second):
+            worker.sync()
             with pytest.raises(TicketUnavailable):
                 worker.ticket()
         cluster.clock.advance(901)
@@ -551,9 +525,11 @@ def test_recovery_is_logged_once(cluster: Cluster, caplog: pytest.LogCaptureFixt
     cluster.upstream.faults[JSAPI_TICKET] = [DOWN, DOWN]
     worker = cluster.worker()
     for _ in range(2):
+        worker.sync()
         with pytest.raises(TicketUnavailable):
             worker.ticket()
         cluster.clock.advance(5)
+    worker.sync()
     worker.ticket()
     assert _events(caplog) == ["refresh_failed", "recovered"]
 
@@ -1042,22 +1018,24 @@ def test_a_reader_does_not_make_do_with_a_verification(cluster: Cluster) -> None
     """One that met another holder gave up at once; who needs a ticket waits for that holder."""
     worker = cluster.worker()
     worker.ticket()
-    process, slot = worker.provider._process(), worker.provider._slot(JSAPI_TICKET)
-    looked_into, _ = worker.provider._board(process, slot, Mode.VERIFY, "/")
+    cluster.lease = (FakeLease(cluster, 15), cluster.clock.now + 15)  # another process has it
+    runtime, snapshot = worker.provider.runtime, worker.holding.snapshot()
+    check, _ = runtime.renew(worker.holding, snapshot, CHECK, "/")
+    assert check.lost_lease
     cluster.clock.jump(7195)  # and no time passes for those who wait
-    process.flights[JSAPI_TICKET] = looked_into  # as if it were just landing
-    board = worker.provider._board
-    boarded: list[Mode] = []
+    runtime._flights[snapshot] = check  # as if it were just ending
+    renew = runtime.renew
+    joined: list[Purpose] = []
 
     def note(*args: Any) -> Any:
-        flight, is_mine = board(*args)
-        boarded.append(flight.mode)
-        process.flights.pop(JSAPI_TICKET, None)
-        return flight, is_mine
+        renewal, is_new = renew(*args)
+        joined.append(renewal.purpose)
+        runtime._flights.pop(snapshot, None)
+        return renewal, is_new
 
-    worker.provider._board = note  # type: ignore[method-assign]
+    runtime.renew = note  # type: ignore[method-assign]
     assert worker.ticket()
-    assert boarded == [Mode.VERIFY, Mode.WAIT]
+    assert joined == [CHECK, NEED]
 
 
 def test_no_verification_where_it_cannot_be_noted(cluster: Cluster) -> None:
@@ -1105,7 +1083,7 @@ def _threads(count: int, target: Callable[[], None]) -> list[threading.Thread]:
 
 def _real(cluster: Cluster, **options: Any) -> Any:
     """A worker with real threads for its flights."""
-    from flask_wxjsapi._engine.provider import _spawn
+    from flask_wxjsapi._engine.threads import spawn as _spawn
 
     return cluster.worker(spawn=_spawn, **options)
 
@@ -1146,17 +1124,8 @@ def test_a_reader_shares_the_failure_of_the_threads_attempt(
     worker = _real(cluster)
     cluster.upstream.always[ACCESS_TOKEN] = DOWN
     hangs = _hang_at(cluster, ACCESS_TOKEN, release)
-    process, slot = worker.provider._process(), worker.provider._slot(JSAPI_TICKET)
-    flight, _ = worker.provider._board(process, slot, Mode.TRY)
+    renewal, joined = _joined(worker, KEEP)
     assert hangs.wait(30)
-    boarded = threading.Event()
-    board = worker.provider._board
-
-    def note(*args: Any) -> Any:
-        boarded.set()
-        return board(*args)
-
-    worker.provider._board = note
     outcomes: list[str] = []
 
     def read() -> None:
@@ -1166,48 +1135,43 @@ def test_a_reader_shares_the_failure_of_the_threads_attempt(
             outcomes.append(str(error.__cause__))
 
     (reader,) = _threads(1, read)
-    assert boarded.wait(30)
-    boarded.clear()
+    assert joined.wait(30)
+    joined.clear()
     release.set()
     reader.join(30)
     assert outcomes == [str(DOWN)]
-    assert not boarded.is_set()
-    assert flight.done.is_set()
+    assert not joined.is_set()
+    assert renewal.done.is_set()
 
 
-class _MeetAtTheLock:
-    """A lock that the first two threads to want it reach together."""
+def _joined(worker: Worker, purpose: Purpose) -> tuple[Renewal, threading.Event]:
+    """A renewal under way, and an event that says when somebody else joins it."""
+    runtime, joined = worker.provider.runtime, threading.Event()
+    renew = runtime.renew
+    renewal, _ = renew(worker.holding, worker.holding.snapshot(), purpose)
 
-    def __init__(self, lock: Any) -> None:
-        self._lock = lock
-        self._arrivals = itertools.count()
-        self._barrier = threading.Barrier(2)
+    def note(*args: Any) -> Any:
+        joined.set()
+        return renew(*args)
 
-    def __enter__(self) -> None:
-        if next(self._arrivals) < 2:
-            self._barrier.wait(30)
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    runtime.renew = note  # type: ignore[method-assign]
+    return renewal, joined
 
 
-def test_of_two_callers_at_the_same_moment_one_waits(
+def test_without_the_thread_nobody_waits_for_a_stale_ticket(
     cluster: Cluster, release: threading.Event
 ) -> None:
-    """Without the thread both find the ticket STALE and nobody at it; one of them renews it."""
+    """Past the refresh point one caller has it renewed behind, and all get the old one at once."""
     worker = _real(cluster)
     worker.has_thread = False
     worker.ticket()
     cluster.clock.advance(7001)
     hangs = _hang_at(cluster, JSAPI_TICKET, release)
-    worker.provider._process().lock = _MeetAtTheLock(threading.Lock())
-    seen: queue.Queue[str] = queue.Queue()
-    _threads(2, lambda: seen.put(worker.provider.get(timeout=30).value))
+    assert [worker.ticket() for _ in range(3)] == ["jsapi_ticket-1"] * 3
     assert hangs.wait(30)
-    assert seen.get(timeout=15) == "jsapi_ticket-1"  # while the renewal is under way
+    assert worker.ticket() == "jsapi_ticket-1"
     release.set()
-    assert seen.get(timeout=15) == "jsapi_ticket-2"
+    wait_until(lambda: worker.ticket() == "jsapi_ticket-2", what="it is renewed behind")
     assert cluster.calls == (2, 2)
 
 
@@ -1226,7 +1190,6 @@ def test_a_reader_who_joined_an_attempt_without_the_lease_starts_a_waiting_one(
 ) -> None:
     """The thread's attempt gave up on the lease; the reader gets the ticket all the same."""
     worker = _real(cluster)
-    process, slot = worker.provider._process(), worker.provider._slot(JSAPI_TICKET)
     cluster.lease = (FakeLease(cluster, 15), cluster.clock.now + 15)  # another process has it
     asked = threading.Event()
     give = cluster.cache.lease
@@ -1237,28 +1200,17 @@ def test_a_reader_who_joined_an_attempt_without_the_lease_starts_a_waiting_one(
         return give(key, life)
 
     cluster.cache.lease = give_later  # type: ignore[method-assign]
-    weak, _ = worker.provider._board(process, slot, Mode.TRY)
+    weak, joined = _joined(worker, KEEP)
     assert asked.wait(30)
-    has_joined, modes = threading.Event(), []
-    board = worker.provider._board
-
-    def note(*args: Any) -> Any:
-        if modes:
-            cluster.lease = (None, 0.0)  # the other process is done
-        flight, is_new = board(*args)
-        modes.append(flight.mode)
-        has_joined.set()
-        return flight, is_new
-
-    worker.provider._board = note
     outcomes: list[str] = []
     (reader,) = _threads(1, lambda: outcomes.append(worker.ticket()))
-    assert has_joined.wait(30)
+    assert joined.wait(30)
     release.set()
+    assert weak.done.wait(30)
+    cluster.lease = (None, 0.0)  # the other process is done
     reader.join(30)
     assert outcomes == ["jsapi_ticket-1"]
     assert weak.lost_lease
-    assert modes == [Mode.TRY, Mode.WAIT]
     assert cluster.calls == (1, 1)
 
 
@@ -1278,35 +1230,35 @@ def _hang_at(cluster: Cluster, kind: str, release: threading.Event) -> threading
 
 
 def _give_up_on(worker: Worker, cluster: Cluster) -> None:
-    """Let a renewal that hangs run out of time: it counts as failed, and a second later is past."""
+    """Let a renewal that hangs run out of time: it counts as failed, and others follow."""
     cluster.clock.advance(16)
+    worker.provider.runtime.threads.reap()
     with pytest.raises(TicketUnavailable) as caught:
         worker.ticket()
     assert "hangs" in str(caught.value.__cause__)
-    with pytest.raises(WxJsApiError, match="hangs"):
-        worker.provider.refresh()
     cluster.clock.advance(1.1)
+    worker.sync()
 
 
 def test_a_renewal_that_hangs_is_replaced(
     cluster: Cluster, release: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     """User code that never returns keeps neither the lease nor the place of the next attempt."""
-    cluster.lease_life = math.inf
     worker = _real(cluster)
     hangs = _hang_at(cluster, ACCESS_TOKEN, release)
     with pytest.raises(TicketUnavailable):
         worker.provider.get(timeout=0)
     assert hangs.wait(30)
     _give_up_on(worker, cluster)
+    wait_until(lambda: worker.state == "fresh", what="another attempt succeeds")
     assert worker.ticket() == "jsapi_ticket-1"
     assert caplog.text.count("A renewal hangs") == 1
 
 
-def test_renewals_that_hang_for_ever_are_fewer_and_fewer(
-    cluster: Cluster, release: threading.Event
+def test_three_threads_are_lost_and_no_more(
+    cluster: Cluster, release: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each costs a thread until it returns, so they are under a back-off like other failures."""
+    """A provider that never returns costs three threads, a line, and readers who fail at once."""
     worker = _real(cluster)
     started: list[int] = []
 
@@ -1316,11 +1268,14 @@ def test_renewals_that_hang_for_ever_are_fewer_and_fewer(
         release.wait(30)
 
     cluster.upstream.meanwhile = hang
-    for _ in range(400):  # a quarter of an hour and more
+    for _ in range(200):
+        worker.provider.runtime.tick()
         with pytest.raises(TicketUnavailable):
             worker.provider.get(timeout=0)
-        cluster.clock.advance(5)
-    assert len(started) < 60
+        cluster.clock.advance(20)
+    assert len(started) == 3
+    assert worker.provider.runtime.threads.lost == 3
+    assert "3 threads of this process hang" in caplog.text
 
 
 def test_what_a_replaced_renewal_brings_at_last_replaces_nothing_newer(
@@ -1334,6 +1289,7 @@ def test_what_a_replaced_renewal_brings_at_last_replaces_nothing_newer(
     assert hangs.wait(30)
     (late,) = [t for t in threading.enumerate() if t.name == "wxjsapi-renewal-late"]
     _give_up_on(worker, cluster)
+    wait_until(lambda: worker.state == "fresh", what="another attempt succeeds")
     assert worker.ticket() == "jsapi_ticket-2"
     release.set()
     late.join(30)
@@ -1392,20 +1348,6 @@ def test_a_thread_that_cannot_start_is_a_clear_failure(cluster: Cluster) -> None
     with pytest.raises(TicketUnavailable) as caught:
         worker.ticket()
     assert "can't start new thread" in str(caught.value.__cause__)
-
-
-def test_a_context_that_fails_is_a_failure_and_not_a_hang(
-    cluster: Cluster, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A teardown function or an app that is gone ends the flight."""
-
-    def broken() -> Any:
-        raise RuntimeError("the app is gone")
-
-    worker = cluster.worker(context=broken)
-    with pytest.raises(TicketUnavailable):
-        worker.ticket()
-    assert any("application context" in record.getMessage() for record in caplog.records)
 
 
 def test_events_carry_no_value(cluster: Cluster) -> None:

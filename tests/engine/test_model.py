@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
 from flask_wxjsapi.errors import TicketUnavailable, WeChatAPIError, WxJsApiError
 
-from .conftest import FakeClock
-from .engine import DOWN, PREFIX, Cluster, FakeWeChat, Worker, says
+from ..conftest import FakeClock
+from .cluster import DOWN, PREFIX, Cluster, FakeWeChat, Worker, says
 
 WORKERS = 3
 LIFE, LEAD, LEASE = 7200.0, 200.0, 15.0
@@ -89,7 +89,7 @@ class Engine(RuleBasedStateMachine):
 
     def _held(self, worker: int) -> Credential | None:
         """The ticket that a process can hand out at this moment."""
-        held = self.workers[worker].provider._slot(JSAPI_TICKET).held
+        held = self.workers[worker].holding.snapshot(JSAPI_TICKET).credential
         return held if held is not None and self.clock.now < held.usable_until else None
 
     def _read(self, worker: int) -> None:

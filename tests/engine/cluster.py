@@ -8,6 +8,7 @@ by ``upstream.meanwhile``, which runs in the middle of an upstream call.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -16,13 +17,15 @@ from typing import Any
 from cachelib import SimpleCache
 
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
-from flask_wxjsapi._engine.provider import Provider
+from flask_wxjsapi._engine.reading import Credentials
+from flask_wxjsapi._engine.runtime import Engine
+from flask_wxjsapi._engine.snapshot import Holding, Times
 from flask_wxjsapi._storage.cache import CacheServer
 from flask_wxjsapi._storage.server import TicketServer
-from flask_wxjsapi._storage.store import Store
+from flask_wxjsapi._storage.store import Keys, Plan
 from flask_wxjsapi.errors import TransportError, WeChatAPIError, WxJsApiError
 
-from .conftest import FakeClock
+from ..conftest import FakeClock
 
 PREFIX = "wxjsapi:{test/wx1}:"
 DOWN = TransportError("test was not reached: Connection refused.")
@@ -63,7 +66,7 @@ class FakeWeChat:
         self.clock.advance(min(self.delay, timeout))
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
-            meanwhile()
+            contextvars.Context().run(meanwhile)  # in other processes
         if kind == ACCESS_TOKEN:
             self.rejected.append(rejected)
         else:
@@ -89,22 +92,60 @@ class FakeWeChat:
         return Credential(value, now, now + life)
 
 
-class Worker:
-    """One process: a provider with its own view of the store."""
+class WorkersClock:
+    """The cluster's clock, as one worker has it: what its sleep does can be changed."""
 
-    def __init__(self, cluster: Cluster, **options: Any) -> None:
+    def __init__(self, worker: Worker, clock: FakeClock) -> None:
+        self._worker, self.time, self.monotonic = worker, clock.time, clock.monotonic
+
+    def sleep(self, seconds: float, /) -> None:
+        self._worker.sleep(seconds)
+
+
+class App:
+    """Stands for the app, which an engine holds weakly."""
+
+
+class Worker:
+    """One process: an engine with its own view of the store, and the credentials of an account."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        name: str = "default",
+        digest: str = "settings-1",
+        spawn: Callable[[str, Callable[[], None]], None] = lambda name, target: target(),
+        upstream: Any = None,
+        context: Callable[[], Any] = contextlib.nullcontext,
+        refresh_ahead: float = 200,
+        refresh_timeout: float = 10,
+        sync_interval: float = 5,
+    ) -> None:
         self.has_thread = True
+        self.sleep = cluster.clock.sleep
         self.events: list[tuple[str, dict[str, Any]]] = []
-        settings: dict[str, Any] = {
-            "digest": "settings-1",
-            "background": lambda: self.has_thread,
-            "context": contextlib.nullcontext,
-            "notify": lambda event, facts: self.events.append((event, facts)),
-            "clock": cluster.clock,
-            "spawn": lambda name, target: target(),
-            "rng": cluster.random,
-        }
-        self.provider = Provider(cluster.upstream, cluster.open_store, **(settings | options))
+        self.app = App()
+        self.engine = Engine(
+            self.app,
+            clock=WorkersClock(self, cluster.clock),
+            spawn=spawn,
+            call_later=lambda seconds, target: lambda: None,
+            rng=cluster.random,
+        )
+        self.engine.runtime().ensure_thread = lambda: True  # type: ignore[method-assign]
+        self.holding = Holding(
+            name,
+            "wx1",
+            upstream or cluster.upstream,
+            Keys(lambda: PREFIX),
+            cluster.plan(context),
+            Times(refresh_ahead, refresh_timeout, sync_interval),
+            digest,
+            lambda event, facts: self.events.append((event, dict(facts))),
+            lambda: self.has_thread,
+        )
+        self.provider = Credentials(self.engine, self.holding)
 
     def ticket(self) -> str:
         return self.provider.get().value
@@ -146,6 +187,14 @@ class SharedCache(CacheServer):
     def lease(self, key: str, life: float) -> FakeLease:
         return FakeLease(self._cluster, life)
 
+    @property
+    def is_private(self) -> bool:
+        return False
+
+    @property
+    def has_common_lease(self) -> bool:
+        return True
+
 
 class Cluster:
     """Workers on one store and one clock."""
@@ -158,17 +207,20 @@ class Cluster:
         self.upstream = FakeWeChat(clock, **upstream)
         self.backend = SimpleCache()
         self.cache = SharedCache(self, self.backend)
-        self.lease_life = 15.0
         self.lease: tuple[FakeLease | None, float] = (None, 0.0)
         self.custom = custom
 
-    def open_store(self) -> Store:
+    def plan(self, context: Callable[[], Any]) -> Plan:
         custom = self.custom
-        return Store(
+        if custom is None:
+            return Plan("cache", lambda: self.cache)
+        return Plan(
+            "cache",
             lambda: self.cache,
-            None if custom is None else lambda: custom,
-            prefix=PREFIX,
-            lease_life=self.lease_life,
+            tickets_key="custom",
+            open_tickets=lambda: custom,
+            tickets_name=f"The ticket server {type(custom).__name__}",
+            context=context,
         )
 
     def worker(self, **options: Any) -> Worker:

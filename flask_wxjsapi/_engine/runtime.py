@@ -1,0 +1,435 @@
+"""What one process has for one app: its renewals, its thread and its schedule."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from .._credential import Credential, State
+from .._error_text import describe
+from .._storage.store import Store, Stores
+from .._telling import put_off, tell
+from .renewal import GRACE, KEEP, Clock, Means, Purpose, Renewal, take_over, under_way
+from .schedule import Schedule
+from .snapshot import Holding, Snapshot
+from .threads import NoThread, Threads, call_later, spawn
+
+#: Renewals at once; and of accounts whose last one failed, so that they leave room for the others.
+_MOST_AT_ONCE, _MOST_DOUBTFUL = 8, 4
+#: Keys a second that the thread looks at, however many accounts there are.
+_KEYS_A_SECOND = 100
+_DAY = 86400.0
+_QUIET = 60.0  # seconds between two lines in the log about threads that cannot start
+_PAUSE = 5.0  # seconds after an exception that nobody foresaw
+_LONGEST_SLEEP = 60.0
+
+Entry = tuple[Holding, Snapshot]
+
+
+class Runtime:
+    """One process's own: whatever must not outlive a fork. A changed PID brings another.
+
+    :param owner: the app; the thread ends when it is gone.
+    """
+
+    def __init__(
+        self,
+        owner: weakref.ref[object],
+        clock: Clock,
+        spawn: Callable[[str, Callable[[], None]], None],
+        call_later: Callable[[float, Callable[[], None]], Callable[[], None]],
+        rng: random.Random | None = None,
+    ) -> None:
+        self.pid = os.getpid()
+        self.clock = clock
+        self.random = rng or random.Random()
+        self.stores = Stores()
+        self.threads = Threads(clock.monotonic, spawn, call_later)
+        self._means = Means(
+            clock,
+            self.random,
+            self.stores,
+            self._ended,
+            self._freed,
+            lambda action: self.threads.do_aside("wxjsapi-aside", action),
+        )
+        self._owner = owner
+        self._lock = threading.Lock()  # for a few assignments, never across a call of others'
+        self._flights: dict[Snapshot, Renewal] = {}
+        self._queue: deque[Renewal] = deque()
+        self._running: set[Renewal] = set()
+        self._kept: set[Entry] = set()
+        self._schedule: Schedule[Entry] = Schedule()
+        self._look: Look | None = None
+        self._failed_looks = 0
+        self._thread: _Thread | None = None
+        self._told_at = -math.inf
+
+    def store(self, holding: Holding) -> Store:
+        """The store of an account, as this process sees it."""
+        return self.stores.of(holding.plan)
+
+    # -- single flight -------------------------------------------------------------------------
+
+    def flight(self, snapshot: Snapshot) -> Renewal | None:
+        """The renewal under way, if there is one."""
+        return self._flights.get(snapshot)
+
+    def renew(
+        self, holding: Holding, snapshot: Snapshot, purpose: Purpose, page: str = ""
+    ) -> tuple[Renewal, bool]:
+        """The renewal under way, or a new one; and whether it is new."""
+        self.threads.reap()
+        with self._lock:
+            renewal = self._flights.get(snapshot)
+            if renewal is not None:
+                return renewal, False
+            renewal = Renewal(holding, snapshot, purpose, self._means, page)
+            self._flights[snapshot] = renewal
+            # Readers wait for theirs; the thread's can.
+            (self._queue.appendleft if purpose is not KEEP else self._queue.append)(renewal)
+        self._start_waiting()
+        return renewal, True
+
+    def _start_waiting(self) -> None:
+        while True:
+            with self._lock:
+                renewal = self._next_in_queue()
+                if renewal is None:
+                    return
+                self._queue.remove(renewal)
+                self._running.add(renewal)
+            renewal.start_clock()
+            try:
+                self.threads.start(renewal)
+            except NoThread as error:
+                self._tell_of_threads(error)
+                renewal.fail(error.with_traceback(None))
+
+    def _next_in_queue(self) -> Renewal | None:
+        if len(self._running) >= _MOST_AT_ONCE:
+            return None
+        has_room = sum(map(_is_doubtful, self._running)) < _MOST_DOUBTFUL
+        return next((r for r in self._queue if has_room or not _is_doubtful(r)), None)
+
+    def _ended(self, renewal: Renewal) -> bool:
+        with self._lock:
+            if renewal not in self._running:
+                return False
+            self._running.discard(renewal)
+            if self._flights.get(renewal.snapshot) is renewal:
+                del self._flights[renewal.snapshot]
+            return True
+
+    def _freed(self, renewal: Renewal) -> None:
+        entry = (renewal.holding, renewal.snapshot)
+        if entry in self._kept:
+            self._plan(entry, lost_lease=renewal.lost_lease)
+        self._start_waiting()
+
+    def _tell_of_threads(self, problem: object) -> None:
+        """Once, and again after a while: where there are no threads every reader meets that."""
+        now = self.clock.monotonic()
+        if now - self._told_at >= _QUIET:
+            self._told_at = now
+            tell(logging.ERROR, "%s", problem, event="no_thread")
+
+    # -- the schedule --------------------------------------------------------------------------
+
+    def keep(self, holding: Holding, snapshot: Snapshot) -> None:
+        """Have the thread keep something warm."""
+        entry = (holding, snapshot)
+        if entry in self._kept:
+            return
+        with self._lock:
+            self._kept.add(entry)
+            self._schedule.put(entry, self.clock.time())
+        self._wake()
+
+    def forget(self, holding: Holding) -> None:
+        """Have the thread keep nothing of an account any more; without any it ends."""
+        with self._lock:
+            for entry in [entry for entry in self._kept if entry[0] is holding]:
+                self._kept.discard(entry)
+                self._schedule.drop(entry)
+            thread = None if self._kept else self._thread
+        if thread is not None:
+            thread.stop()
+
+    def kept_of(self, holding: Holding) -> list[Snapshot]:
+        """What the thread keeps of an account."""
+        with self._lock:
+            return [snapshot for of, snapshot in self._kept if of is holding]
+
+    def tick(self) -> float:
+        """Attend to what is due; for the thread.
+
+        :returns: seconds until something is due again.
+        """
+        self.threads.reap()
+        now = self.clock.time()
+        with self._lock:
+            due = [] if self._look else self._schedule.pop_due(now, _KEYS_A_SECOND)
+        wanted = [entry for entry in due if self._is_wanted(entry, now)]
+        if wanted:
+            self.attend(wanted)
+        with self._lock:
+            next_at = self._schedule.next_at
+        pause = _LONGEST_SLEEP if next_at is None or self._look else next_at - self.clock.time()
+        return min(max(pause, len(due) / _KEYS_A_SECOND, 0.01), _LONGEST_SLEEP)
+
+    def _is_wanted(self, entry: Entry, now: float) -> bool:
+        """Whether to keep something warm: the account's own ticket, and what was read lately."""
+        holding, snapshot = entry
+        if holding.is_background() and (
+            snapshot.kind in holding.always_warm or abs(now - snapshot.read_at) < _DAY
+        ):
+            return True
+        with self._lock:
+            self._kept.discard(entry)
+        return False
+
+    def attend(self, entries: Sequence[Entry]) -> Look:
+        """Look at the store for some snapshots, and renew what is due."""
+        look = Look(self, entries)
+        with self._lock:
+            self._look = look
+        try:
+            self.threads.start(look)
+        except NoThread as error:
+            self._tell_of_threads(error)
+            look.give_up()
+        return look
+
+    def looked(self, look: Look, *, has_failed: bool) -> None:
+        """A look is over: plan the next ones."""
+        with self._lock:
+            if self._look is look:
+                self._look = None
+            self._failed_looks = self._failed_looks + 1 if has_failed else 0
+        for entry in look.entries:
+            if entry in self._kept and entry not in look.renewed:
+                self._plan(entry)
+
+    def _plan(self, entry: Entry, *, lost_lease: bool = False) -> None:
+        """Put the next time for something into the schedule."""
+        at = self._next_at(*entry, lost_lease=lost_lease)
+        entry[1].next_at = at
+        with self._lock:
+            if entry in self._kept:
+                self._schedule.put(entry, at)
+        self._wake()
+
+    def _next_at(self, holding: Holding, snapshot: Snapshot, *, lost_lease: bool) -> float:
+        now = self.clock.time()
+        interval = max(holding.times.interval, len(self._kept) / _KEYS_A_SECOND)
+        look_at = now + interval * self.random.uniform(0.8, 1.0)
+        if self._failed_looks:  # each that hangs costs a thread
+            look_at = now + min(400.0, interval * 2 ** min(self._failed_looks, 10))
+        if holding.state(snapshot, now) is State.FRESH:
+            return min(look_at, self.due_at(holding, snapshot) + self.random.uniform(0, 0.2))
+        if lost_lease:
+            return now + self.random.uniform(0.15, 0.35)
+        back_off = holding.back_off(snapshot, now)
+        return look_at if back_off is None else min(look_at, max(now + 0.1, back_off.retry_at))
+
+    def due_at(self, holding: Holding, snapshot: Snapshot) -> float:
+        """When the thread renews it: hosts without a common lease spread that over the lead."""
+        refresh_at = snapshot.refresh_at(holding.times.ahead)
+        held = snapshot.credential
+        if snapshot.is_from_the_future(self.clock.time()):
+            return -math.inf  # a clock was put back: its end cannot be believed
+        if held is None or held.first is not None or not self.store(holding).is_leased_by_host:
+            return refresh_at
+        lead = held.usable_until - held.refresh_at(holding.times.ahead)
+        return refresh_at + 0.8 * lead * _share_of_host(snapshot.kind, held.generation)
+
+    # -- the thread ----------------------------------------------------------------------------
+
+    def ensure_thread(self) -> bool:
+        """Start the thread unless it runs; whether there is one."""
+        thread = self._thread
+        if thread is not None and thread.is_running:
+            return True
+        return self._start_thread(thread)
+
+    def _start_thread(self, dead: _Thread | None) -> bool:
+        with self._lock:
+            if self._thread is not dead:  # somebody was faster
+                return True
+            self._thread = thread = _Thread(weakref.ref(self), self._owner)
+        has_died = dead is not None and not dead.is_stopped
+        try:
+            threading.Thread(target=thread.run, name="wxjsapi", daemon=True).start()
+        except RuntimeError as error:  # no more threads, or the interpreter is on its way out
+            thread.is_running = False
+            thread.is_stopped = True
+            self._tell_of_threads(f"The background thread cannot start: {error}.")
+            return False
+        if has_died:
+            text = "The background thread died; a new one takes its place."
+            self._means.aside(lambda: tell(logging.WARNING, text, event="thread_died"))
+        return True
+
+    def aside(self, action: Callable[[], None]) -> None:
+        """Do something that may hang, and that nobody waits for."""
+        self._means.aside(action)
+
+    def _wake(self) -> None:
+        thread = self._thread
+        if thread is not None:
+            thread.wake.set()
+
+
+def _is_doubtful(renewal: Renewal) -> bool:
+    return renewal.snapshot.back_off is not None
+
+
+def _share_of_host(kind: str, generation: int) -> float:
+    """A number from 0 to 1, another one for each host and generation."""
+    return random.Random(f"{socket.gethostname()} {kind} {generation}").random()
+
+
+class Look:
+    """A look at the store for some snapshots; a job for a thread of its own."""
+
+    name = "wxjsapi-look"
+
+    def __init__(self, runtime: Runtime, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self.done = threading.Event()
+        self.over_at = (
+            runtime.clock.monotonic() + max(holding.times.timeout for holding, _ in entries) + GRACE
+        )
+        self.renewed: set[Entry] = set()  # planned when their renewal is over
+        self._runtime = runtime
+
+    def run(self) -> None:
+        """Adopt what is newer there, and renew what is due or was lost."""
+        with put_off(), under_way():
+            try:
+                for store, entries in self._by_store():
+                    self._look(store, entries)
+            finally:
+                self._end(has_failed=False)
+
+    def give_up(self) -> None:
+        """It hangs: in a ticket server, say."""
+        self._end(has_failed=True)
+
+    def _end(self, *, has_failed: bool) -> None:
+        if not self.done.is_set():
+            self.done.set()
+            self._runtime.looked(self, has_failed=has_failed)
+
+    def _by_store(self) -> Iterable[tuple[Store, list[Entry]]]:
+        groups: dict[Store, list[Entry]] = {}
+        for entry in self.entries:
+            groups.setdefault(self._runtime.store(entry[0]), []).append(entry)
+        return groups.items()
+
+    def _look(self, store: Store, entries: list[Entry]) -> None:
+        runtime = self._runtime
+        wanted = [(holding.keys.of(snapshot.kind), snapshot.kind) for holding, snapshot in entries]
+        found: dict[str, Credential] | None = None
+        try:
+            found = store.find_many(wanted, runtime.clock.time())
+        except Exception:  # noqa: S110 - the log has it
+            pass
+        for (key, _), (holding, snapshot) in zip(wanted, entries, strict=True):
+            snapshot.looked_at = runtime.clock.time()
+            has_it = found is None or take_over(
+                holding, snapshot, found.get(key), runtime.clock, store
+            )
+            if not has_it or self._is_due(holding, snapshot, is_store_up=found is not None):
+                self.renewed.add((holding, snapshot))
+                runtime.renew(holding, snapshot, KEEP)
+
+    def _is_due(self, holding: Holding, snapshot: Snapshot, *, is_store_up: bool) -> bool:
+        runtime, now = self._runtime, self._runtime.clock.time()
+        state = holding.state(snapshot, now)
+        if state is State.FRESH or holding.back_off(snapshot, now) is not None:
+            return False
+        if state is State.INVALID:
+            return True
+        return is_store_up and now >= runtime.due_at(holding, snapshot)
+
+
+class _Thread:
+    """One thread of one process.
+
+    ``is_running`` is a plain flag that the thread takes down when it ends: readers look at it,
+    and ``Thread.is_alive()`` would cost them a lock.
+    """
+
+    def __init__(self, runtime: weakref.ref[Runtime], owner: weakref.ref[object]) -> None:
+        self.is_running = True
+        self.is_stopped = False
+        self.wake = threading.Event()
+        self._runtime = runtime
+        self._owner = owner
+
+    def stop(self) -> None:
+        self.is_running = False
+        self.is_stopped = True
+        self.wake.set()
+
+    def run(self) -> None:
+        """Tick until it is stopped or the app is gone, whatever happens."""
+        delay = 0.0
+        try:
+            while not self.is_stopped:
+                runtime = self._runtime()
+                if runtime is None or self._owner() is None:
+                    return
+                try:
+                    delay = runtime.tick()
+                except Exception as error:
+                    delay = _PAUSE
+                    text = "The background thread goes on after %s."
+                    tell(logging.ERROR, text, describe(error), event="thread_failed")
+                del runtime  # or the wait would keep the app alive
+                self.wake.wait(delay)
+                self.wake.clear()
+        finally:
+            self.is_running = False
+
+
+class Engine:
+    """The engine of one app: a runtime for each process that uses it, and the accounts.
+
+    :param owner: the app, held weakly.
+    :param spawn: starts a thread; runs the target at once in tests.
+    """
+
+    def __init__(
+        self,
+        owner: object,
+        *,
+        clock: Clock = time,
+        spawn: Callable[[str, Callable[[], None]], None] = spawn,
+        call_later: Callable[[float, Callable[[], None]], Callable[[], None]] = call_later,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.clock = clock
+        self._owner = weakref.ref(owner)
+        self._spawn, self._call_later, self._rng = spawn, call_later, rng
+        self._runtimes: dict[int, Runtime] = {}
+
+    def runtime(self) -> Runtime:
+        """This process's own. What processes hold outlives a fork, how they work does not."""
+        pid = os.getpid()
+        runtime = self._runtimes.get(pid)
+        if runtime is None:
+            # No lock: one inherited through a fork may be held by a thread that is not here.
+            made = Runtime(self._owner, self.clock, self._spawn, self._call_later, self._rng)
+            runtime = self._runtimes.setdefault(pid, made)
+        return runtime
