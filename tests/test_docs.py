@@ -45,6 +45,7 @@ from flask_wxjsapi._engine.provider import _LIMITS
 from flask_wxjsapi._settings import _KEYS, Settings
 from flask_wxjsapi._storage.cache import CacheServer, CacheSettings
 from flask_wxjsapi.sandbox import Sandbox
+from flask_wxjsapi.sandbox.faults import FAULT_NAMES
 
 from .conftest import APP_OF_THE_EXAMPLES, require
 
@@ -1430,7 +1431,7 @@ def test_every_fault_of_the_sandbox_is_in_the_table() -> None:
     }
     own = {name.partition(":")[0] for name in named} - {"expires", "ticket"}
     words = {name for name in own if re.fullmatch(r"[a-z][a-z-]+", name)}
-    assert words == set(sandbox._FAULT_NAMES)
+    assert words == set(FAULT_NAMES)
     for name in named - {"expires:JSON", "ticket:JSON"}:
         Sandbox().fail(name)
     for name in re.findall(r"``(\"(?:expires|ticket):[^J].*?\")``", table):

@@ -33,11 +33,11 @@ from flask_wxjsapi import (
     ticket_refresh_failed,
     ticket_refreshed,
 )
-from flask_wxjsapi import sandbox as sandbox_module
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET
 from flask_wxjsapi._settings import key_prefix
 from flask_wxjsapi._upstream.wechat import WeChat
 from flask_wxjsapi.sandbox import Sandbox
+from flask_wxjsapi.sandbox import sandbox as sandbox_module
 
 from .conftest import free_port, wait_until
 

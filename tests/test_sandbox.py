@@ -23,8 +23,8 @@ import pytest
 import requests
 from werkzeug.test import Client, TestResponse
 
-from flask_wxjsapi import sandbox as sandbox_module
-from flask_wxjsapi.sandbox import Sandbox, embedded, main
+from flask_wxjsapi.sandbox import Sandbox, embedded, faults, main
+from flask_wxjsapi.sandbox import sandbox as sandbox_module
 
 MIDNIGHT = 1_700_064_000.0  # 2023-11-16 00:00 in Shanghai
 STABLE, TOKEN = "/cgi-bin/stable_token", "/cgi-bin/token"
@@ -819,7 +819,7 @@ def test_half_is_less_than_promised(served: Sandbox) -> None:
 
 def test_drip_defeats_a_read_timeout(served: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte comes in time, the whole takes long; the answer is right in the end."""
-    monkeypatch.setattr(sandbox_module, "_DRIP_INTERVAL", 0.006)
+    monkeypatch.setattr(faults, "_DRIP_INTERVAL", 0.006)
     served.fail("drip")
     start = time.monotonic()
     response = fetch(served, timeout=1)
@@ -829,7 +829,7 @@ def test_drip_defeats_a_read_timeout(served: Sandbox, monkeypatch: pytest.Monkey
 
 def test_drip_sends_the_headers_at_once(served: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the body drips, and after heal() the rest of it comes."""
-    monkeypatch.setattr(sandbox_module, "_DRIP_INTERVAL", 30)
+    monkeypatch.setattr(faults, "_DRIP_INTERVAL", 30)
     served.fail("drip")
     response = requests.get(served.url + TICKET, stream=True, timeout=SOON)
     served.heal()
@@ -901,7 +901,7 @@ def test_nothing_shown_is_a_secret(caller: Caller) -> None:
     caller.stable()
     token, ticket = caller.stable()["access_token"], caller.ticket()["ticket"]
     sandbox = caller.sandbox
-    accounts = sandbox._accounts
+    accounts = sandbox._registry.accounts
     kept = [(a.tokens.values(), a.tickets) for a in accounts.values()]
     shown = repr((sandbox, sandbox.history, accounts, kept))
     shown += caller.http.get("/sandbox/").text + caller.http.get("/sandbox/calls").text
@@ -1305,7 +1305,7 @@ def test_a_forked_child_embeds_its_own() -> None:
     pid = os.fork()
     if pid == 0:
         child = embedded()
-        inherited = parent._server.socket.fileno() if parent._server else 0
+        inherited = parent._listener._server.socket.fileno() if parent._listener else 0
         result = f"{child.url != parent.url} {fetch(child).status_code} {inherited}"
         os.write(writer, result.encode())
         os._exit(0)
@@ -1336,7 +1336,7 @@ def test_the_command_serves_until_ctrl_c() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(sandbox_module.__file__).parents[1],
+        cwd=Path(sandbox_module.__file__).parents[2],
     )
     try:
         assert process.stdout

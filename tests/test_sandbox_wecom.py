@@ -284,7 +284,7 @@ def test_calls_and_history(caller: Caller) -> None:
         ("gettoken", 0),
         ("ticket/get", "ticket"),
     ]
-    shown = repr((sandbox, sandbox.history, sandbox._corps, sandbox._agents()))
+    shown = repr((sandbox, sandbox.history, sandbox._registry.corps, sandbox._registry.agents()))
     shown += caller.http.get("/sandbox/").text
     assert not [secret for secret in secrets if secret in shown]
 
