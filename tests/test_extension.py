@@ -822,7 +822,7 @@ def test_script_logs_the_next_outage_again(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After a page that had its ticket the next one that has none is news."""
-    with Sandbox(ticket_lifetime=0.5).serve() as sandbox:
+    with Sandbox(ticket_lifetime=1).serve() as sandbox:
         app, wxjsapi = make_app(WXJSAPI_API_BASE_URL=sandbox.url)
         with app.app_context():
             sandbox.fail("500")

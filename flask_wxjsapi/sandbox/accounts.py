@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 
 from .protocol import NAMES, OFFIACCOUNT, WECOM, Payload, Refusal
 
-#: The worlds of ``Sandbox(ticket=…)``: what is answered to those who ask for a ticket again.
+#: The worlds of ``Sandbox(ticket=…)``: what a repeated call for a ticket answers.
 WORLDS = {
     "same": "one ticket, a whole life told and given by each answer; replaced at its lifetime",
+    "living": "the same, but never replaced while somebody asks for it within its life",
+    "dying": "one ticket, a whole life told by each answer; it dies at the end told first",
     "remaining": "one ticket, told the life it has left, down to 0; replaced after its end",
     "new": "a new ticket each time; the earlier ones live to their own end",
 }
@@ -87,7 +89,8 @@ class Account:
 
     def __post_init__(self) -> None:
         if self.ticket not in WORLDS:
-            raise ValueError(f"ticket is 'same', 'remaining' or 'new', not {self.ticket!r}")
+            known = ", ".join(map(repr, WORLDS))
+            raise ValueError(f"ticket is one of {known}, not {self.ticket!r}")
         if not (self.token_lifetime > 0 and self.ticket_lifetime > 0):
             raise ValueError("a token or ticket lives longer than 0 seconds")
         if isinstance(self.ip_whitelist, str) or isinstance(self.domains, str):
@@ -182,7 +185,7 @@ class Account:
         if not tickets or self._is_replaced(tickets[-1], now):
             tickets.append(Ticket(secrets.token_urlsafe(64), now, whole_life))
         current = tickets[-1]
-        if self.ticket == "same":
+        if self.ticket in ("same", "living"):
             current.expires_at = whole_life  # it keeps what its latest answer promised
         told = current.expires_at if self.ticket == "remaining" else whole_life
         life = _whole(told - now)
@@ -277,6 +280,6 @@ def _day(now: float) -> int:
     return int((now + 8 * 3600) // _DAY)  # a day in Asia/Shanghai, which knows no summer time
 
 
-def _whole(seconds: float) -> float:
-    """Whole seconds as WeChat says them, never more than there are; below one, the fraction."""
-    return int(seconds + 1e-6) if seconds >= 1 else round(seconds, 3)
+def _whole(seconds: float) -> int:
+    """Seconds as WeChat says them: truncated, and so 0 in the last one."""
+    return int(seconds + 1e-6)  # a sum of times has lost its last digits

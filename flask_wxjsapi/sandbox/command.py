@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ttl", type=float, default=7200, help="life of tokens and tickets, s")
     parser.add_argument(
         "--ticket", choices=tuple(WORLDS), default="same",
-        help="what who asks again gets (default: same). "
+        help="what a repeated call for a ticket answers (default: same). "
         + " ".join(f"{world}: {text}." for world, text in WORLDS.items()),
     )  # fmt: skip
     parser.add_argument("--delay", type=float, default=0.0, help="time each answer takes, s")

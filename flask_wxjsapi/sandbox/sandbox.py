@@ -54,12 +54,16 @@ class Sandbox:
     :param app_id: the first account's; :meth:`add_account` adds others and :meth:`add_agent`
         those of WeCom.
     :param app_secret: its secret.
-    :param ticket: which of the reported worlds to be. ``"same"``: one ticket until it is as old as
-        its lifetime, and every answer promises (and gives) it a full lifetime more;
-        ``"remaining"``: one ticket until it expires, with the life it has left; ``"new"``: a new
-        ticket on every call, the earlier ones valid to their own end.
-    :param token_lifetime: life of an access token in seconds.
-    :param ticket_lifetime: life of a ticket in seconds.
+    :param ticket: which of the reported worlds to be: what a repeated call for a ticket answers.
+        ``"same"``: one ticket, a new one when it is as old as its lifetime; every answer tells
+        (and gives) it a whole lifetime more. ``"living"``: the same, but there is no new one as
+        long as somebody asks within that life. ``"dying"``: one ticket, and every answer tells a
+        whole lifetime, but it dies at the end that was told first; then a new one.
+        ``"remaining"``: one ticket with the life it has left, down to 0; a new one after its end.
+        ``"new"``: a new ticket on every call, the earlier ones valid to their own end.
+    :param token_lifetime: life of an access token in seconds; ``expires_in`` is what is left of it,
+        truncated to an integer, and so 0 in the last second.
+    :param ticket_lifetime: life of a ticket in seconds, told as an integer too.
     :param overlap: seconds a superseded token stays valid, and how long before the end
         ``stable_token`` renews; never more than a quarter of ``token_lifetime``.
     :param delay: seconds between an API call's arrival and its answer.
