@@ -24,6 +24,9 @@ Where the documentation and the reports of users disagree, an option chooses; wh
 known, the sandbox plays the world that is harder on its caller. Of the package it imports only the
 diagnosis, which computes for itself: a mistake in the signature must not be able to agree with
 itself.
+
+``sandbox`` is what its user has in hand, ``accounts`` the rules of tokens, tickets and quotas,
+``api`` what a call answers, ``faults`` what goes wrong with it, ``phone`` the judge of signatures.
 """
 
 from __future__ import annotations

@@ -181,13 +181,13 @@ class Account:
         # Expired ones are kept for a day, to recognise a signature that was made with one.
         tickets = self.tickets[kind]
         tickets[:] = [ticket for ticket in tickets if ticket.expires_at > now - _DAY]
-        whole_life = now + self.ticket_lifetime
+        full_end = now + self.ticket_lifetime
         if not tickets or self._is_replaced(tickets[-1], now):
-            tickets.append(Ticket(secrets.token_urlsafe(64), now, whole_life))
+            tickets.append(Ticket(secrets.token_urlsafe(64), now, full_end))
         current = tickets[-1]
         if self.ticket in ("same", "living"):
-            current.expires_at = whole_life  # it keeps what its latest answer promised
-        told = current.expires_at if self.ticket == "remaining" else whole_life
+            current.expires_at = full_end  # it keeps what its latest answer promised
+        told = current.expires_at if self.ticket == "remaining" else full_end
         life = _whole(told - now)
         return {"errcode": 0, "errmsg": "ok", "ticket": current.value, "expires_in": life}
 

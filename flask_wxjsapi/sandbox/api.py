@@ -19,6 +19,19 @@ from .protocol import (
 from .registry import Registry
 
 
+def whose(registry: Registry, request: Request) -> str | None:
+    """The account, or corp, that a call is of, as it says itself; None if it does not."""
+    if token := request.args.get("access_token"):
+        owners = (each.app_id for each in registry.everybody() if token in each.tokens)
+        return next(owners, None)
+    if named := request.args.get("appid") or request.args.get("corpid"):
+        return named
+    try:
+        return str(json_object(request.get_data()).get("appid"))
+    except ValueError:
+        return None
+
+
 def answer(
     registry: Registry, request: Request, name: str, fault: Fault | None, now: float
 ) -> tuple[Response, int | str]:

@@ -43,6 +43,7 @@ class Fault:
     :param value: what stands in place of the life or the token or ticket.
     :param times: for how many calls; None for all.
     :param path: the name of the one endpoint it is meant for; None for all.
+    :param app_id: the one account, or corp, whose calls it is meant for; None for all.
     """
 
     name: str
@@ -50,9 +51,10 @@ class Fault:
     value: object = None
     times: int | None = 1
     path: str | None = None
+    app_id: str | None = None
 
     @classmethod
-    def parse(cls, text: object, times: object, path: object) -> Self:
+    def parse(cls, text: object, times: object, path: object, app_id: object) -> Self:
         """The fault that is meant by what somebody gave to :meth:`Sandbox.fail` or over HTTP.
 
         :raises ValueError: with what there is, if there is no such fault or endpoint.
@@ -64,7 +66,7 @@ class Fault:
             path = NAMES.get(str(path), str(path))
             if path not in NAMES.values():
                 raise ValueError(f"path is one of {', '.join(NAMES.values())}, not {path!r}")
-        return cls(name, number, value, times, path)
+        return cls(name, number, value, times, path, None if app_id is None else str(app_id))
 
     @property
     def outcome(self) -> int | str:
@@ -137,10 +139,10 @@ class Faults:
         """Put a fault behind the others."""
         self._queue.append(fault)
 
-    def take(self, name: str) -> Fault | None:
-        """The first one that is meant for a call of this endpoint, if there is one."""
+    def take(self, name: str, app_id: str | None) -> Fault | None:
+        """The first one that is meant for a call of this endpoint and account, if there is one."""
         for fault in self._queue:
-            if fault.path in (None, name):
+            if fault.path in (None, name) and fault.app_id in (None, app_id):
                 if fault.times is not None:
                     fault.times -= 1
                     if fault.times == 0:

@@ -137,7 +137,10 @@ class Sandbox:
         with self._lock:
             self._registry.add_agent(corp_id, secret, agent_id, **rules)
 
-    def fail(self, fault: str | int, *, times: int | None = 1, path: str | None = None) -> None:
+    def fail(
+        self, fault: str | int, *, times: int | None = 1, path: str | None = None,
+        app_id: str | None = None,
+    ) -> None:  # fmt: skip
         """Queue a fault; each call plays the first one in the queue that is meant for it.
 
         :param fault: an errcode, an HTTP status or a name, e.g. ``-1``, ``"502"``, ``"hang"``,
@@ -145,12 +148,15 @@ class Sandbox:
             Werkzeug's, as :meth:`serve` starts; elsewhere they raise a ConnectionError.
         :param times: for how many calls; None for all until :meth:`heal`.
         :param path: only for this endpoint, as a path or by its name in :attr:`calls`.
+        :param app_id: only for the calls of this account, or of the agents of this corp.
         :raises ValueError: with the list of names if there is no such fault.
         """
-        self._queue(Fault.parse(fault, times, path))
+        self._queue(Fault.parse(fault, times, path, app_id))
 
     def _queue(self, fault: Fault) -> None:
         with self._lock:
+            if fault.app_id is not None and not self._registry.named(fault.app_id):
+                raise ValueError(f"there is no account {fault.app_id!r}")
             self._faults.add(fault)
 
     def heal(self) -> None:
@@ -268,9 +274,9 @@ class Sandbox:
         request.get_data()  # a slow caller must not be waited for under the lock
         name = NAMES.get(request.path, "other")
         with self._lock:
-            now = self._clock()
+            now, who = self._clock(), api.whose(self._registry, request)
             self.calls[name] += 1
-            fault, release = self._faults.take(name), self._faults.release
+            fault, release = self._faults.take(name, who), self._faults.release
             # Before any waiting: a caller who gives up has made the call all the same.
             response, outcome = api.answer(self._registry, request, name, fault, now)
             self.history.append(Call(now, name, outcome))
@@ -293,9 +299,12 @@ class Sandbox:
                 return Response(status=204)
             case "POST", "fail":
                 body = json_object(request.get_data())
-                if "fault" not in body or body.keys() - {"fault", "times", "path"}:
-                    raise ValueError("the body has 'fault' and perhaps 'times' and 'path'")
-                self._queue(Fault.parse(body["fault"], body.get("times", 1), body.get("path")))
+                if "fault" not in body or body.keys() - {"fault", "times", "path", "app_id"}:
+                    raise ValueError(
+                        "the body has 'fault' and perhaps 'times', 'path' and 'app_id'"
+                    )
+                times, path, app_id = body.get("times", 1), body.get("path"), body.get("app_id")
+                self._queue(Fault.parse(body["fault"], times, path, app_id))
             case "POST", "heal":
                 self.heal()
             case "POST", "revoke":

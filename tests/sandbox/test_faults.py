@@ -11,7 +11,7 @@ import requests
 
 from flask_wxjsapi.sandbox import Sandbox, faults
 
-from .caller import SOON, TICKET, TOKEN, Caller, fetch, in_background, until
+from .caller import SOON, STABLE, TICKET, TOKEN, Caller, answer, fetch, in_background, until
 
 
 @pytest.mark.parametrize("fault", ["-1", 45009, "45011", "40001", "48001", "99999"])
@@ -157,6 +157,47 @@ def test_a_fault_for_an_unknown_endpoint_is_an_error(caller: Caller) -> None:
     """It would never be played."""
     with pytest.raises(ValueError, match="getticket"):
         caller.sandbox.fail(45009, path="/cgi-bin/getticket")
+
+
+def test_a_fault_can_be_meant_for_one_account(caller: Caller) -> None:
+    """By any of its calls, whether they name it or bring its token; others are not harmed."""
+    caller.sandbox.add_account("wx2", "second")
+    tokens = [caller.stable()["access_token"]]
+    tokens.append(caller.stable(appid="wx2", secret="second")["access_token"])
+    caller.sandbox.fail(-1, times=None, app_id="wx2")
+    assert "access_token" in caller.stable()
+    assert "access_token" in caller.legacy()
+    assert caller.ticket(tokens[0])["errcode"] == 0
+    assert caller.stable(appid="wx2", secret="second")["errcode"] == -1
+    assert caller.legacy(appid="wx2", secret="second")["errcode"] == -1
+    assert caller.ticket(tokens[1])["errcode"] == -1
+
+
+def test_one_account_hangs_and_another_does_not(caller: Caller) -> None:
+    """A platform has many, and WeChat is slow for one of them."""
+    caller.sandbox.add_account("wx2", "second")
+    caller.sandbox.fail("hang", app_id="wx2")
+    thread = in_background(lambda: caller.stable(appid="wx2", secret="second"))
+    until(lambda: caller.sandbox.calls["stable_token"])
+    assert "access_token" in caller.stable()
+    assert thread.is_alive()
+    caller.sandbox.heal()
+    thread.join(SOON)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"appid": {"a": 1}}'])
+def test_a_call_of_nobody_meets_no_fault_of_an_account(caller: Caller, data: bytes) -> None:
+    """It is refused for what it is."""
+    caller.sandbox.fail(-1, times=None, app_id=caller.sandbox.app_id)
+    assert answer(caller.http.post(STABLE, data=data))["errcode"] > 0
+    assert caller.ticket("made-up")["errcode"] == 40014
+
+
+def test_a_fault_for_an_unknown_account_is_an_error(caller: Caller) -> None:
+    """It would never be played."""
+    with pytest.raises(ValueError, match="no account 'wx9'"):
+        caller.sandbox.fail(45009, app_id="wx9")
 
 
 @pytest.mark.parametrize("fault", ["hang", "slow", "slow:30"])

@@ -114,6 +114,14 @@ def test_fail_and_heal_over_http(caller: Caller) -> None:
     assert "access_token" in caller.stable()
 
 
+def test_fail_for_one_account_over_http(caller: Caller) -> None:
+    """As the keyword of fail()."""
+    caller.sandbox.add_account("wx2", "second")
+    caller.http.post("/sandbox/fail", json={"fault": 45009, "app_id": "wx2"})
+    assert "access_token" in caller.stable()
+    assert caller.stable(appid="wx2", secret="second")["errcode"] == 45009
+
+
 def test_revoke_over_http(caller: Caller) -> None:
     """The same as revoke_token()."""
     token = caller.stable()["access_token"]
@@ -150,6 +158,7 @@ def test_verify_over_http(caller: Caller) -> None:
         ("fail", b'{"fault": null}', "'hang'"),
         ("fail", b'{"fault": "500", "times": "3"}', "times"),
         ("fail", b'{"fault": "500", "path": ["x"]}', "getticket"),
+        ("fail", b'{"fault": "500", "app_id": ["x"]}', "no account"),
         ("verify", b'{"appId": "x", "url": null}', "nonceStr, timestamp, signature, url"),
     ],
 )

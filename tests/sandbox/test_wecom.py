@@ -273,6 +273,15 @@ def test_a_fault_can_be_meant_for_wecom(caller: Caller, path: str) -> None:
     assert caller.corp_ticket()["errcode"] == 0
 
 
+def test_a_fault_can_be_meant_for_one_corp(caller: Caller) -> None:
+    """By its id, for all its agents."""
+    caller.sandbox.add_agent("ww-second", SECRET, MAIL)
+    caller.sandbox.fail(-1, times=None, app_id="ww-second")
+    assert caller.agent_ticket()["errcode"] == 0
+    query = {"corpid": "ww-second", "corpsecret": SECRET}
+    assert caller.get("gettoken", **query)["errcode"] == -1
+
+
 def test_a_revoked_token_is_replaced(caller: Caller) -> None:
     """It is invalid, not expired, and never 40001: that is WeCom's word for a wrong secret."""
     old = caller.token()
