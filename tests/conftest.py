@@ -16,8 +16,8 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import WxJsApi
-from flask_wxjsapi import sandbox as sandbox_module
 from flask_wxjsapi.sandbox import Sandbox
+from flask_wxjsapi.sandbox import sandbox as sandbox_module
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background like that, and programs started here would be deaf

@@ -33,11 +33,11 @@ from flask_wxjsapi import (
     ticket_refresh_failed,
     ticket_refreshed,
 )
-from flask_wxjsapi import sandbox as sandbox_module
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET
 from flask_wxjsapi._settings import key_prefix
 from flask_wxjsapi._upstream.wechat import WeChat
 from flask_wxjsapi.sandbox import Sandbox
+from flask_wxjsapi.sandbox import sandbox as sandbox_module
 
 from .conftest import free_port, wait_until
 
@@ -822,7 +822,7 @@ def test_script_logs_the_next_outage_again(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After a page that had its ticket the next one that has none is news."""
-    with Sandbox(ticket_lifetime=0.5).serve() as sandbox:
+    with Sandbox(ticket_lifetime=1).serve() as sandbox:
         app, wxjsapi = make_app(WXJSAPI_API_BASE_URL=sandbox.url)
         with app.app_context():
             sandbox.fail("500")

@@ -28,7 +28,9 @@ _FLOORS = (
     "_upstream.http _upstream.answer",
     "_page.script _page.url _page",
     "_signature _credential _telling _error_text errors",
-    "sandbox.__main__ sandbox",
+    "sandbox.__main__ sandbox sandbox.command sandbox.sandbox",
+    "sandbox.listener sandbox.pages sandbox.cause sandbox.phone",
+    "sandbox.api sandbox.faults sandbox.registry sandbox.accounts sandbox.protocol",
     "_tools.diagnosis",
 )
 LAYERS = [name for row in _FLOORS for name in row.split()]

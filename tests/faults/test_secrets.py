@@ -27,9 +27,8 @@ from flask_wxjsapi import (
     ticket_refresh_failed,
     ticket_refreshed,
 )
-from flask_wxjsapi import sandbox as sandbox_module
 from flask_wxjsapi._credential import ACCESS_TOKEN
-from flask_wxjsapi.sandbox import Sandbox
+from flask_wxjsapi.sandbox import Sandbox, protocol
 from tests.conftest import Valkey
 from tests.faults import test_files as files
 from tests.faults import test_wechat as wechat
@@ -93,7 +92,7 @@ def issued(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 def _of_wechat(sandbox: Sandbox) -> set[str]:
     """What the sandbox has issued, and the secrets of its accounts."""
     found = set()
-    for account in sandbox._accounts.values():
+    for account in sandbox._registry.accounts.values():
         found |= {account.app_secret, *account.tokens}
         found |= {ticket.value for tickets in account.tickets.values() for ticket in tickets}
     return found
@@ -272,7 +271,7 @@ def _echo(scene: Scene) -> None:
     process = scene.process()
     secret = process.wechat._app_secret
     patch = pytest.MonkeyPatch()
-    patch.setitem(sandbox_module._ERRMSG, 40125, f"you sent {secret}")
+    patch.setitem(protocol._ERRMSG, 40125, f"you sent {secret}")
     scene.ends.append(patch.undo)
     scene.sandbox.fail("40125", times=None)
     scene.use(process)

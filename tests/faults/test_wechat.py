@@ -610,8 +610,8 @@ WHERE = ["find", "save", "provider", "receiver"]
 @pytest.fixture
 def accepting(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """WeChat takes any access token: one from a provider is none that the sandbox has issued."""
-    account = sandbox._accounts[sandbox.app_id]
-    monkeypatch.setattr(sandbox, "_account_by_token", lambda value, now: account)
+    account = sandbox._registry.accounts[sandbox.app_id]
+    monkeypatch.setattr(sandbox._registry, "by_token", lambda value, now: account)
 
 
 @pytest.mark.usefixtures("accepting")

@@ -236,7 +236,7 @@ class Log(logging.Handler):
 def secrets_of(sandbox: Sandbox) -> set[str]:
     """Every secret, token and ticket the sandbox knows."""
     found = {sandbox.app_secret}
-    for account in sandbox._accounts.values():
+    for account in sandbox._registry.accounts.values():
         found |= set(account.tokens)
         found |= {ticket.value for tickets in account.tickets.values() for ticket in tickets}
     return found
@@ -355,7 +355,9 @@ def plant(client: Any, sandbox: Sandbox, *, fresh_for: float, stale_for: float =
     Goes with a REFRESH_AHEAD of ``stale_for``. WeChat knows the token, but counts no call for it.
     """
     now = time.time()
-    token = sandbox._accounts[sandbox.app_id].stable_token(now, force=False)["access_token"]
+    token = sandbox._registry.accounts[sandbox.app_id].stable_token(now, force=False)[
+        "access_token"
+    ]
     records = {
         "access_token": (token, now, now + 7200),
         "jsapi_ticket": (PLANTED, now - stale_for, now + fresh_for + stale_for),

@@ -13,8 +13,9 @@ import pytest
 from werkzeug.test import Client
 
 from flask_wxjsapi.sandbox import Sandbox, main
+from flask_wxjsapi.sandbox.accounts import WORLDS
 
-from .conftest import FakeClock
+from ..conftest import FakeClock
 
 CORP, SECRET, OTHER = "ww0123456789", "secret-of-mail", "secret-of-news"
 MAIL, NEWS = "1000002", "1000003"
@@ -164,13 +165,21 @@ def test_corps_share_nothing(caller: Caller) -> None:
 def test_the_worlds_of_tickets(clock: FakeClock, kind: str) -> None:
     """The option ``ticket`` chooses here as well."""
     answers = {}
-    for world in ("same", "remaining", "new"):
+    for world in WORLDS:
         ask = getattr(Caller(clock, ticket=world), kind)
         first = ask()
         clock.advance(100)
         second = ask()
-        answers[world] = (first["ticket"] == second["ticket"], second["expires_in"])
-    assert answers == {"same": (True, 7200), "remaining": (True, 7100), "new": (False, 7200)}
+        clock.advance(7150)
+        answers[world] = [second["expires_in"], second["ticket"] == first["ticket"]]
+        answers[world].append(ask()["ticket"] == first["ticket"])
+    assert answers == {
+        "same": [7200, True, False],
+        "living": [7200, True, True],
+        "dying": [7200, True, False],
+        "remaining": [7100, True, False],
+        "new": [7200, False, False],
+    }
 
 
 def test_lives_are_as_told(clock: FakeClock) -> None:
@@ -264,6 +273,15 @@ def test_a_fault_can_be_meant_for_wecom(caller: Caller, path: str) -> None:
     assert caller.corp_ticket()["errcode"] == 0
 
 
+def test_a_fault_can_be_meant_for_one_corp(caller: Caller) -> None:
+    """By its id, for all its agents."""
+    caller.sandbox.add_agent("ww-second", SECRET, MAIL)
+    caller.sandbox.fail(-1, times=None, app_id="ww-second")
+    assert caller.agent_ticket()["errcode"] == 0
+    query = {"corpid": "ww-second", "corpsecret": SECRET}
+    assert caller.get("gettoken", **query)["errcode"] == -1
+
+
 def test_a_revoked_token_is_replaced(caller: Caller) -> None:
     """It is invalid, not expired, and never 40001: that is WeCom's word for a wrong secret."""
     old = caller.token()
@@ -284,7 +302,7 @@ def test_calls_and_history(caller: Caller) -> None:
         ("gettoken", 0),
         ("ticket/get", "ticket"),
     ]
-    shown = repr((sandbox, sandbox.history, sandbox._corps, sandbox._agents()))
+    shown = repr((sandbox, sandbox.history, sandbox._registry.corps, sandbox._registry.agents()))
     shown += caller.http.get("/sandbox/").text
     assert not [secret for secret in secrets if secret in shown]
 

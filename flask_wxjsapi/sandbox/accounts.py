@@ -1,0 +1,285 @@
+"""An account's tokens, tickets and quotas; what WeCom's corps and agents have in their place."""
+
+from __future__ import annotations
+
+import collections
+import ipaddress
+import math
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from .protocol import NAMES, OFFIACCOUNT, WECOM, Payload, Refusal
+
+#: The worlds of ``Sandbox(ticket=…)``: what a repeated call for a ticket answers.
+WORLDS = {
+    "same": "one ticket, a whole life told and given by each answer; replaced at its lifetime",
+    "living": "the same, but never replaced while somebody asks for it within its life",
+    "dying": "one ticket, a whole life told by each answer; it dies at the end told first",
+    "remaining": "one ticket, told the life it has left, down to 0; replaced after its end",
+    "new": "a new ticket each time; the earlier ones live to their own end",
+}
+_DAY = 86400  # seconds
+
+
+@dataclass
+class Token:
+    """An access token.
+
+    :param stable: from ``stable_token``; it and the legacy kind do not know of each other.
+    :param ends_at: Unix time.
+    :param errcode: what it answers from then on: 42001 by age, 40001 when superseded.
+    """
+
+    value: str = field(repr=False)
+    stable: bool
+    ends_at: float
+    errcode: int = 42001
+
+    def end(self, at: float, errcode: int = 40001) -> None:
+        """Shorten its life; nothing prolongs it."""
+        if at < self.ends_at:
+            self.ends_at, self.errcode = at, errcode
+
+
+@dataclass
+class Ticket:
+    """A ticket of any type; times are Unix times."""
+
+    value: str = field(repr=False)
+    issued_at: float
+    expires_at: float
+
+
+@dataclass(repr=False)
+class Account:
+    """One account: its rules (see ``Sandbox``), then its state, guarded by the sandbox's lock.
+
+    ``dataclasses.replace`` makes one with the same rules and a fresh state.
+    """
+
+    app_id: str
+    app_secret: str
+    ticket: str
+    token_lifetime: float
+    ticket_lifetime: float
+    overlap: float
+    ip_whitelist: Iterable[str]
+    domains: Iterable[str]
+    token_quota: int
+    stable_token_quota: int
+    ticket_quota: int
+
+    foreign: ClassVar[frozenset[str]] = WECOM  # endpoints where its token is none
+    revoked: ClassVar[int] = 40001  # errcode of a token that was killed
+
+    #: By value. Ended ones are kept for a day, to answer 42001 rather than 40014.
+    tokens: dict[str, Token] = field(init=False, default_factory=dict)
+    #: By ``Token.stable``, since the two kinds are isolated.
+    current: dict[bool, Token] = field(init=False, default_factory=dict)
+    #: By type, oldest first.
+    tickets: dict[str, list[Ticket]] = field(init=False)
+    #: Calls by quota and day.
+    used: collections.Counter[tuple[str, int]] = field(
+        init=False, default_factory=collections.Counter
+    )
+    forced_at: float = field(init=False, default=-math.inf)
+
+    def __post_init__(self) -> None:
+        if self.ticket not in WORLDS:
+            known = ", ".join(map(repr, WORLDS))
+            raise ValueError(f"ticket is one of {known}, not {self.ticket!r}")
+        if not (self.token_lifetime > 0 and self.ticket_lifetime > 0):
+            raise ValueError("a token or ticket lives longer than 0 seconds")
+        if isinstance(self.ip_whitelist, str) or isinstance(self.domains, str):
+            raise TypeError("ip_whitelist and domains are lists of strings, not one string")
+        self.ip_whitelist, self.domains = tuple(self.ip_whitelist), tuple(self.domains)
+        self.networks = [ipaddress.ip_network(entry, strict=False) for entry in self.ip_whitelist]
+        # If half of a short life were overlap, the same token would hardly ever come twice.
+        self.margin = min(self.overlap, self.token_lifetime / 4)
+        self.tickets = {"jsapi": [], "wx_card": []}
+
+    def admits_ip(self, ip: str) -> bool:
+        """Whether the whitelist lets this address ask for a token."""
+        return not self.networks or any(ipaddress.ip_address(ip) in net for net in self.networks)
+
+    def admits_page(self, url: str) -> bool:
+        """Whether the page is on a JS-safe domain."""
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            host = ""
+        return not self.domains or any(
+            f".{host}".endswith(entry) if entry.startswith(".") else host == entry
+            for entry in map(str.lower, self.domains)
+        )
+
+    def daily_limit(self, name: str) -> int:
+        """Calls that an endpoint of this name allows in a day."""
+        limits = {
+            "token": self.token_quota,
+            "stable_token": self.stable_token_quota,
+            "getticket": self.ticket_quota,
+            "forced stable_token": 20,
+        }
+        return limits.get(name, 100_000)
+
+    def spend(self, name: str, now: float) -> None:
+        """Count one call against the day's quota; a call beyond it is refused and not counted."""
+        if self.used[name, _day(now)] >= self.daily_limit(name):
+            raise Refusal(45009)
+        self.used[name, _day(now)] += 1
+
+    def quota(self, path: str, now: float) -> Payload:
+        """Answer what is left of the quota of the endpoint at a path."""
+        name = NAMES.get(path)
+        if name is None or name in self.foreign:
+            raise Refusal(76021)
+        limit, used = self.daily_limit(name), self.used[name, _day(now)]
+        quota = {"daily_limit": limit, "used": used, "remain": limit - used}
+        return {"errcode": 0, "errmsg": "ok", "quota": quota}
+
+    def stable_token(self, now: float, force: bool) -> Payload:
+        """The same token until shortly before its end, or a new one by force."""
+        self.spend("stable_token", now)
+        current = self.current.get(True)
+        if force and now - self.forced_at >= 30:  # sooner than that, WeChat does not renew
+            self.spend("forced stable_token", now)
+            self.forced_at = now
+            # Twice in a row is how a leaked token is killed: once leaves the last one its overlap.
+            for token in self.tokens.values():
+                if token.stable:
+                    token.end(now + self.margin if token is current else now)
+            current = None
+        elif current and current.ends_at - now <= self.margin:
+            current = None  # not ended: it stays valid to the end of its own life
+        return self._answer(current or self._issue(now, stable=True), now)
+
+    def legacy_token(self, now: float) -> Payload:
+        """A new token, whose predecessor lives on for the overlap."""
+        self.spend("token", now)
+        if previous := self.current.get(False):
+            previous.end(now + self.margin)
+        return self._answer(self._issue(now, stable=False), now)
+
+    def _issue(self, now: float, *, stable: bool) -> Token:
+        value = f"{secrets.randbelow(90) + 10}_{secrets.token_urlsafe(102)}"
+        token = Token(value, stable, now + self.token_lifetime)
+        self.tokens = {k: old for k, old in self.tokens.items() if old.ends_at > now - _DAY}
+        self.tokens[value] = self.current[stable] = token
+        return token
+
+    @staticmethod
+    def _answer(token: Token, now: float) -> Payload:
+        return {"access_token": token.value, "expires_in": _whole(token.ends_at - now)}
+
+    def get_ticket(self, kind: str, now: float) -> Payload:
+        """Answer a call for a ticket, as it goes in this world."""
+        self.spend("getticket", now)
+        # Expired ones are kept for a day, to recognise a signature that was made with one.
+        tickets = self.tickets[kind]
+        tickets[:] = [ticket for ticket in tickets if ticket.expires_at > now - _DAY]
+        full_end = now + self.ticket_lifetime
+        if not tickets or self._is_replaced(tickets[-1], now):
+            tickets.append(Ticket(secrets.token_urlsafe(64), now, full_end))
+        current = tickets[-1]
+        if self.ticket in ("same", "living"):
+            current.expires_at = full_end  # it keeps what its latest answer promised
+        told = current.expires_at if self.ticket == "remaining" else full_end
+        life = _whole(told - now)
+        return {"errcode": 0, "errmsg": "ok", "ticket": current.value, "expires_in": life}
+
+    def _is_replaced(self, ticket: Ticket, now: float) -> bool:
+        if self.ticket == "same":
+            return now >= ticket.issued_at + self.ticket_lifetime
+        return self.ticket == "new" or now >= ticket.expires_at
+
+    def valid_tickets(self, kind: str, now: float) -> list[Ticket]:
+        """The tickets a page may be signed with, oldest first."""
+        return [ticket for ticket in self.tickets[kind] if ticket.expires_at > now]
+
+    def signers(self, kind: str, now: float) -> tuple[list[str], dict[str, str]]:
+        """The tickets a page may be signed with, and by label what signed one by mistake."""
+        valid = [ticket.value for ticket in self.valid_tickets(kind, now)]
+        known = [ticket.value for ticket in self.tickets[kind]]
+        expired = [value for value in known if value not in valid]
+        others = {f"expired 已过期 ({n})": value for n, value in enumerate(expired[:-6:-1], 1)}
+        others |= {label: kept[-1].value for label, kept in self.mistakable().items() if kept}
+        if token := self.current.get(True) or self.current.get(False):
+            others["access_token"] = token.value
+        return valid[:-4:-1] or ["none"] * bool(known), others
+
+    def mistakable(self) -> dict[str, list[Ticket]]:
+        """By label the tickets that stand beside the right ones."""
+        return {"the one for cards 卡券的 (wx_card)": self.tickets["wx_card"]}
+
+    def revoke(self, now: float) -> None:
+        """Kill all its tokens."""
+        for token in self.tokens.values():
+            token.end(now, self.revoked)
+
+
+@dataclass(repr=False)
+class Corp:
+    """A WeCom corp: its agents, and what they share."""
+
+    agents: list[Agent] = field(default_factory=list)
+    tickets: list[Ticket] = field(default_factory=list)
+    used: collections.Counter[int] = field(default_factory=collections.Counter)  # by hour
+
+    def afresh(self) -> Corp:
+        """The same agents, with nothing issued and nothing counted."""
+        fresh = Corp()
+        fresh.agents = [replace(agent, corp=fresh) for agent in self.agents]
+        return fresh
+
+
+@dataclass(repr=False)
+class Agent(Account):
+    """One application of a corp; ``app_id`` is the corp's, ``app_secret`` its own."""
+
+    agent_id: str
+    corp: Corp
+
+    foreign = OFFIACCOUNT
+    revoked = 40014  # 40001 is WeCom's word for a wrong secret
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tickets = {"jsapi": self.corp.tickets, "agent_config": []}
+
+    def spend(self, name: str, now: float) -> None:
+        """As ever, but tickets of both kinds: 100 an hour for an agent, 400 for its corp."""
+        if name != "getticket":
+            super().spend(name, now)
+            return
+        hour = int(now // 3600)
+        if self.used[name, hour] >= 100 or self.corp.used[hour] >= 400:
+            raise Refusal(45009)
+        self.used[name, hour] += 1
+        self.corp.used[hour] += 1
+
+    def token(self, now: float) -> Payload:
+        """The same one to the very end of its life: nothing is known of a renewal before that."""
+        self.spend("gettoken", now)
+        current = self.current.get(True)
+        if current is None or current.ends_at <= now:
+            current = self._issue(now, stable=True)
+        return {"errcode": 0, "errmsg": "ok", **self._answer(current, now)}
+
+    def mistakable(self) -> dict[str, list[Ticket]]:
+        found = {"the one of the corp 企业的": self.corp.tickets}
+        for agent in self.corp.agents:
+            found[f"the one of agent {agent.agent_id} 应用的"] = agent.tickets["agent_config"]
+        return found
+
+
+def _day(now: float) -> int:
+    return int((now + 8 * 3600) // _DAY)  # a day in Asia/Shanghai, which knows no summer time
+
+
+def _whole(seconds: float) -> int:
+    """Seconds as WeChat says them: truncated, and so 0 in the last one."""
+    return int(seconds + 1e-6)  # a sum of times has lost its last digits
