@@ -1,1 +1,4 @@
-pytest_plugins = ["pytester"]
+import pytest
+
+pytest.register_assert_rewrite("tests.docs")
+pytest_plugins = ["pytester", "tests.docs.pages"]
