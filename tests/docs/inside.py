@@ -7,18 +7,20 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_wxjsapi import _settings, sandbox
-from flask_wxjsapi._engine.provider import _LIMITS
+from flask_wxjsapi import _settings
+from flask_wxjsapi._engine.limit import REFRESH, VERIFY
 from flask_wxjsapi._settings import _KEYS, Settings
 from flask_wxjsapi._storage.cache import CacheServer, CacheSettings
 from flask_wxjsapi.sandbox import Sandbox
+from flask_wxjsapi.sandbox import sandbox as sandbox_module
+from flask_wxjsapi.sandbox.faults import FAULT_NAMES
 
 #: Each setting without its prefix, and its default.
 DEFAULTS = {key: default for key, (_, default) in _KEYS.items()}
 #: What the store calls the times of renewals that were asked for.
-NOTES = [limit.name for limit in _LIMITS.values()]
+NOTES = [REFRESH.name, VERIFY.name]
 #: What ``Sandbox.fail`` takes beside numbers.
-FAULTS = set(sandbox._FAULT_NAMES)
+FAULTS = set(FAULT_NAMES)
 
 
 def ask(wechat: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,5 +54,5 @@ def digest(app: Flask, account: str) -> str:
 
 def close_embedded_sandboxes() -> None:
     """They are for the whole process, and two pages may give an account two secrets."""
-    while sandbox._embedded:
-        sandbox._embedded.popitem()[1].close()
+    while sandbox_module._embedded:
+        sandbox_module._embedded.popitem()[1].close()
