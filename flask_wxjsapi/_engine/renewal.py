@@ -36,6 +36,8 @@ GRACE = 5.0
 _HOUR = 3600.0
 _WAIT_LEAST, _WAIT_MOST = 0.05, 1.0  # seconds between two tries for the lease
 _MOST_QUESTIONS = 4  # in one renewal, for a credential that is about to end
+#: Seconds that are as good as none.
+_NOTHING = 0.5
 #: WeChat truncates what is left to whole seconds.
 _TRUNCATED = 1.0
 
@@ -435,7 +437,7 @@ class Renewal:
                 break
             if question == _MOST_QUESTIONS - 1 or not self._sleep_past(left):
                 break
-        if left <= 0:
+        if left < _NOTHING:
             raise TransportError(f"The {snapshot.kind} that was answered has no life left.")
         self._asked = None
         self._publish(snapshot, session, found)
@@ -444,7 +446,7 @@ class Renewal:
         """Whether WeChat repeats itself to the end: then the next one comes in a moment."""
         if before is not None and found.value == before.value:
             return left <= min(MARGIN_AGAIN, found.first_life / 10)
-        return left <= 0
+        return left < _NOTHING
 
     def _sleep_past(self, left: float) -> bool:
         """Sleep past the end of what WeChat still names; readers wait meanwhile.

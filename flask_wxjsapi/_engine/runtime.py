@@ -27,7 +27,7 @@ _MOST_AT_ONCE, _MOST_DOUBTFUL = 8, 4
 #: Keys a second that the thread looks at, however many accounts there are.
 _KEYS_A_SECOND = 100
 _DAY = 86400.0
-_QUIET = 60.0  # seconds between two lines in the log about threads that cannot start
+_QUIET = 300.0  # seconds between two lines in the log about threads that cannot start
 _PAUSE = 5.0  # seconds after an exception that nobody foresaw
 _LONGEST_SLEEP = 60.0
 
@@ -181,10 +181,15 @@ class Runtime:
         wanted = [entry for entry in due if self._is_wanted(entry, now)]
         if wanted:
             self.attend(wanted)
-        with self._lock:
-            next_at = self._schedule.next_at
+        next_at = self.next_at
         pause = _LONGEST_SLEEP if next_at is None or self._look else next_at - self.clock.time()
         return min(max(pause, len(due) / _KEYS_A_SECOND, 0.01), _LONGEST_SLEEP)
+
+    @property
+    def next_at(self) -> float | None:
+        """When something is due next; None for never."""
+        with self._lock:
+            return self._schedule.next_at
 
     def _is_wanted(self, entry: Entry, now: float) -> bool:
         """Whether to keep something warm: the account's own ticket, and what was read lately."""
