@@ -25,9 +25,11 @@ _FLOORS = (
     "_storage.store _storage.cache _storage.server _storage.lease _storage",
     "_upstream.central _upstream.wechat _upstream.token_provider _upstream",
     "_settings",
+    "_settings_readers",
     "_upstream.http _upstream.answer",
     "_page.script _page.url _page",
-    "_signature _credential _telling _error_text errors",
+    "_platform",
+    "_signature _credential _telling _error_text _loopback errors",
     "sandbox.__main__ sandbox",
     "_tools.diagnosis",
 )
