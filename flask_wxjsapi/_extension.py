@@ -17,13 +17,13 @@ from flask import Flask, current_app, request
 from flask.ctx import AppContext
 from markupsafe import Markup
 
-from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
+from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET
 from ._engine.provider import Provider, Status
 from ._engine.worker import Worker
 from ._error_text import describe
-from ._page.script import SHARE_APIS, config_call, share_card, tags, warning
+from ._page.script import config_call, share_card, tags, warning
 from ._page.url import page_url
-from ._settings import AGENT_SDK_URL, SANDBOX, Settings, key_prefix
+from ._settings import Settings, key_prefix
 from ._signature import sign
 from ._storage.cache import CacheServer, CacheSettings
 from ._storage.server import TicketServer
@@ -32,7 +32,7 @@ from ._tools.cli import commands
 from ._upstream import Upstream
 from ._upstream.central import CentralServer
 from ._upstream.token_provider import TokenProvider
-from ._upstream.wechat import WeChat, WeCom
+from ._upstream.wechat import WeChat
 from ._views import blueprint
 from .errors import TicketUnavailable
 
@@ -124,7 +124,7 @@ class WxJsApi:
                 "init_app() once, or give a second account its own name=."
             )
         settings = Settings.load(app.config, self.name)
-        if settings.api_base_url == SANDBOX and not (app.debug or app.testing):
+        if settings.is_sandbox and not (app.debug or app.testing):
             raise RuntimeError(
                 f'{key_prefix(self.name)}API_BASE_URL = "sandbox" is for development: it '
                 "needs debug or testing mode, set before init_app(). (flask --debug does.)"
@@ -192,7 +192,7 @@ class WxJsApi:
         state = self._state()
         if CARD_TICKET not in state.settings.ticket_kinds:
             key = f"{key_prefix(self.name)}PLATFORM"
-            raise RuntimeError(f'{key} is "wecom", which has no cards.')
+            raise RuntimeError(f'{key} is "{state.settings.platform}", which has no cards.')
         return state.provider.get(CARD_TICKET).value
 
     def config(
@@ -277,18 +277,17 @@ class WxJsApi:
         settings = state.settings
         names = list(settings.js_api_list) if js_api_list is None else _names(js_api_list)
         if share is not None:
-            names += [name for name in SHARE_APIS if name not in names]
+            names += [name for name in settings.platform.share_calls if name not in names]
         page = _page(settings, url)
         card = None if share is None else share_card(page, share)
         body = self._body(state, page, names, card)
         first, *spare = settings.jssdk_urls
         sources = [first]
-        if settings.api_base_url == SANDBOX:
+        if settings.is_sandbox:
             # A phone for any browser.
-            phone = "?phone=wecom" if settings.platform == "wecom" else ""
-            sources.insert(0, f"{_sandbox().url}/sandbox/bridge.js{phone}")
-        more = [] if settings.agent_id is None else [AGENT_SDK_URL]
-        return tags(sources, spare, more, body, nonce)
+            phone = settings.platform.phone
+            sources.insert(0, f"{_sandbox().url}/sandbox/bridge.js?phone={phone}")
+        return tags(sources, spare, settings.agent_sdk_urls, body, nonce)
 
     def _body(
         self, state: _State, page: str, names: list[str], share: Mapping[str, str] | None
@@ -307,7 +306,7 @@ class WxJsApi:
         state.script_failed = False
         tags = list(settings.open_tag_list)
         config = _signed(settings, ticket, page, names, tags, settings.debug)
-        return config_call(config, share)
+        return config_call(config, share, settings.platform.share_calls)
 
     # -- for the operator ------------------------------------------------------------------------
 
@@ -394,10 +393,10 @@ def _build(app: Flask, settings: Settings) -> _State:
                 logger.error("A receiver of %s raised %s.", signal.name, describe(error))
 
     def base_url() -> str:
-        if settings.api_base_url != SANDBOX:
+        if not settings.is_sandbox:
             return settings.api_base_url
         sandbox = _sandbox()
-        if settings.platform == "wecom":
+        if settings.platform.has_agents:
             sandbox.add_agent(settings.app_id, settings.app_secret, settings.agent_id or "")
         else:
             sandbox.add_account(settings.app_id, settings.app_secret)
@@ -419,11 +418,11 @@ def _build(app: Flask, settings: Settings) -> _State:
         host = urlsplit(settings.central_url or base_url()).netloc
         corp = f"~wxjsapi:{{{host}/{settings.app_id}}}:"
         prefix, shared = corp, {}
-        if settings.platform == "wecom":
+        if settings.platform.has_agents:
             # Token and agent ticket are the application's own. The other is the corp's: two of its
             # applications may ask for it at the same moment, for each has a lease of its own.
             prefix = f"{corp}{settings.digest[:8]}-{settings.agent_id or ''}:"
-            shared = {JSAPI_TICKET: corp + JSAPI_TICKET}
+            shared = {kind: corp + kind for kind in settings.platform.kinds_of_corp}
         return Store(
             open_cache,
             open_tickets if server is not None else None,
@@ -458,12 +457,12 @@ def _upstream(settings: Settings, base_url: Callable[[], str]) -> Upstream:
     """Where the account's tickets come from."""
     if settings.central_url is not None:
         return CentralServer(settings.central_url, settings.central_token, settings.app_id)
-    platform = WeCom if settings.platform == "wecom" else WeChat
-    upstream = platform(
+    upstream = WeChat(
         base_url,
         settings.app_id,
         settings.app_secret,
-        stable=settings.token_endpoint == "stable_token",
+        platform=settings.platform,
+        token_endpoint=settings.token_endpoint,
     )
     if settings.access_token_provider is not None:
         return TokenProvider(upstream, settings.access_token_provider)
@@ -493,8 +492,8 @@ def _signed(
         "jsApiList": names,
         "openTagList": tags,
     }
-    if settings.platform == "wecom":
-        config["beta"] = True  # or what goes through wx.invoke fails
+    if settings.platform.is_beta:
+        config["beta"] = True
     return config
 
 

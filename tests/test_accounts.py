@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,20 @@ def test_templates_of_wecom(sandbox: Sandbox, make: MakeAccounts) -> None:
     assert judge_agent(sandbox, config) == "agentConfig:ok"
     assert "jwxwork" not in other
     assert "shop_wx_agent_config" not in app.jinja_env.globals
+
+
+def test_a_share_card_uses_the_calls_of_its_platform(make: MakeAccounts) -> None:
+    """WeCom has the older pair alone; a call that is not in jsApiList does nothing."""
+    app, _ = make()
+    calls = {
+        "hr": ("onMenuShareAppMessage", "onMenuShareTimeline"),
+        "shop": ("updateAppMessageShareData", "updateTimelineShareData"),
+    }
+    with app.test_request_context("/p", base_url="https://corp.example"):
+        for name, (friends, moments) in calls.items():
+            page = render_template_string(f"{{{{ {name}_wx_script(share={{'title': 'T'}}) }}}}")
+            assert re.findall(r"wx\.(\w+ShareData|onMenu\w+)\(", page) == [friends, moments]
+            assert f'"jsApiList": ["{friends}", "{moments}"]' in page
 
 
 def test_the_endpoint_answers_both(sandbox: Sandbox, make: MakeAccounts) -> None:

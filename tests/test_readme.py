@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, render_template_string
 
 from flask_wxjsapi import Credential, TicketServer, WxJsApi
-from flask_wxjsapi._settings import _KEYS, Settings
+from flask_wxjsapi._settings import KEYS, Settings
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import APP_OF_THE_EXAMPLES
@@ -33,7 +33,7 @@ def _blocks(readme: str, language: str) -> list[str]:
 def test_every_setting_is_in_the_table_and_no_other(readme: str) -> None:
     """The table has exactly the keys that the code reads."""
     keys = re.findall(r"^``WXJSAPI_(\w+)``", readme, flags=re.M)
-    assert keys == list(_KEYS)
+    assert keys == list(KEYS)
 
 
 def test_the_defaults_in_the_table_are_the_codes(readme: str) -> None:
@@ -41,7 +41,7 @@ def test_the_defaults_in_the_table_are_the_codes(readme: str) -> None:
     for key in ("REFRESH_AHEAD", "REFRESH_TIMEOUT", "SYNC_INTERVAL"):
         row = re.search(rf"^``WXJSAPI_{key}`` +(\d+)", readme, flags=re.M)
         assert row is not None
-        assert int(row.group(1)) == _KEYS[key][1]
+        assert int(row.group(1)) == KEYS[key].default
 
 
 def _app_from(block: str, sandbox: Sandbox, namespace: dict[str, Any]) -> Flask:

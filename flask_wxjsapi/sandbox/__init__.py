@@ -127,6 +127,8 @@ _FAULT_HELP = (
 )
 
 _ACCOUNT = ("wx0000000000000000", "sandbox-secret-0000000000000000")  # unless told otherwise
+#: The same by name: the account of an application that names no other.
+APP_ID, APP_SECRET = _ACCOUNT
 _JSON = "application/json; encoding=utf-8"  # sic: WeChat does not say charset
 _CORS = {
     "Access-Control-Allow-Origin": "*",
