@@ -70,7 +70,7 @@ class Platform:
     :param name: the word of PLATFORM.
     :param title: what a person calls it.
     :param api_url: scheme and host of its API.
-    :param console: where a person finds both, and the whitelist.
+    :param console: where a person finds them, and the whitelist.
     :param token_calls: by the words of TOKEN_ENDPOINT.
     :param ticket_calls: by kind of ticket.
     :param quota_path: where it tells what is left of a quota, if it does.

@@ -305,6 +305,21 @@ def test_a_share_card_uses_the_calls_of_its_platform(make: MakeAccounts) -> None
             assert f'"jsApiList": ["{friends}", "{moments}"]' in page
 
 
+def test_the_advice_of_wecom_reaches_other_processes(
+    sandbox: Sandbox, make: MakeAccounts, tmp_path: Path
+) -> None:
+    """A process that learns of a failure from the store tells the same of it."""
+    shared = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")}
+    (app, accounts), (other_app, others) = make(**shared), make(**shared)
+    sandbox.fail("40013", times=None, path="gettoken")
+    with app.app_context(), pytest.raises(WeChatAPIError) as caught:
+        accounts["hr"].refresh()
+    with other_app.app_context():
+        told = others["hr"].status().last_error
+    assert "corp id" in caught.value.advice
+    assert caught.value.advice in str(told)
+
+
 def test_the_endpoint_answers_both(sandbox: Sandbox, make: MakeAccounts) -> None:
     """So that each of ww.register's two functions is one line."""
     app, _ = make()

@@ -28,8 +28,9 @@ _FLOORS = (
     "_settings_readers",
     "_upstream.http _upstream.answer",
     "_page.script _page.url _page",
+    "errors",
     "_platform",
-    "_signature _credential _telling _error_text _loopback errors",
+    "_signature _credential _telling _error_text _loopback",
     "sandbox.__main__ sandbox",
     "_tools.diagnosis",
 )

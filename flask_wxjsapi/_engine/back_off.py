@@ -12,6 +12,7 @@ from ..errors import TransportError, WeChatAPIError, WxJsApiError, reaction
 # One second doubling to a minute, so that a short outage heals soon; and after half an hour of
 # nothing but failures 400 s, so that a day-long one costs fewer than 300 calls.
 _SHORT, _LONG, _LONG_AFTER = 60.0, 400.0, 1800.0
+_LONGEST_ADVICE = 1000  # characters that are believed of a store
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ class BackOff:
             "message": str(self.error),
         }
         if isinstance(self.error, WeChatAPIError):
-            note |= {"errcode": self.error.errcode, "errmsg": self.error.errmsg}
+            error = self.error
+            note |= {"errcode": error.errcode, "errmsg": error.errmsg, "advice": error.advice}
         return note
 
     @classmethod
@@ -84,7 +86,9 @@ class BackOff:
         try:
             error: WxJsApiError
             if "errcode" in note:
-                error = WeChatAPIError(int(note["errcode"]), str(note["errmsg"]))
+                advice = note.get("advice")  # which depends on the platform
+                advice = str(advice)[:_LONGEST_ADVICE] if advice else None
+                error = WeChatAPIError(int(note["errcode"]), str(note["errmsg"]), advice)
             else:
                 error = TransportError(str(note["message"]))
             since, delay, retry_at = (float(note[key]) for key in ("since", "delay", "retry_at"))

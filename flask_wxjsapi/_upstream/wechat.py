@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from .._credential import ACCESS_TOKEN, Credential
 from .._error_text import clean
 from .._platform import OFFIACCOUNT, TOKEN_ENDPOINTS, Platform
-from ..errors import TransportError, WeChatAPIError
+from ..errors import TransportError, WeChatAPIError, reaction
 from .answer import credential, decoded, number
 from .http import exchange
 
@@ -107,8 +107,9 @@ class WeChat:
                 f"{host} answered with something that is not WeChat's JSON: a captive portal, "
                 "a broken gateway or a wrong WXJSAPI_API_BASE_URL."
             )
-        errcode = number(answer.get("errcode", 0))
+        errcode = int(number(answer.get("errcode", 0)) or 0)
         if errcode:
+            advice = reaction(errcode, self._platform.name).advice
             secrets = [self._app_secret, str((params or {}).get("access_token", ""))]
-            raise WeChatAPIError(int(errcode), clean(answer.get("errmsg"), secrets))
+            raise WeChatAPIError(errcode, clean(answer.get("errmsg"), secrets), advice)
         return answer
