@@ -493,8 +493,10 @@ def test_texts_are_in_their_language() -> None:
 def test_texts_are_read_when_a_diagnosis_is_made() -> None:
     """An import costs no file: most processes never make a diagnosis."""
     program = (
+        "import sys\n"
         "from flask_wxjsapi._tools import diagnosis\n"
-        "assert diagnosis.texts.cache_info().currsize == 0"
+        "assert diagnosis.texts.cache_info().currsize == 0\n"
+        "assert 'tomllib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import html
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +45,8 @@ def texts() -> dict[str, dict[str, str]]:
 
     Read when the first diagnosis is made: most processes never make one.
     """
+    import tomllib  # only here, for the same reason
+
     file = resources.files(__package__).joinpath("diagnosis_texts.toml")
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
