@@ -1,4 +1,4 @@
-"""Whether a URL stays on this machine."""
+"""Tells a URL that stays on this machine, where neither proxies nor TLS have a say."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from . import _settings_readers as read
-from ._error_text import describe
 from ._platform import PLATFORMS, TOKEN_ENDPOINTS, WECOM, Platform
 
 #: Where WeChat has the JS-SDK: the usual host, and the spare one.
@@ -193,10 +192,8 @@ def _loaded(config: Mapping[str, Any], name: str) -> Settings | str:
         value = declared.default if value is None else value
         try:
             values[key.lower()] = None if value is None else declared.read(value)
-        except (ValueError, TypeError, ImportError) as error:
+        except ValueError as error:
             return f"{prefix}{key} {error}"
-        except Exception as error:  # of a module that a dotted path names
-            return f"{prefix}{key} cannot be read: {describe(error)}"
     _use_account_of_sandbox(values)
     problem = _about_all(values, prefix)
     if problem is not None:
@@ -277,8 +274,9 @@ def _about_secret(values: Mapping[str, Any], prefix: str) -> str | None:
     others = ("access_token_provider", "ticket_server", "central_url")
     if any(values[key] is not None for key in others):
         return None
+    secret_name = platform.secret_form.name
     return (
-        f"{prefix}APP_SECRET is not set: the {platform.secret_form.name} is in {platform.console}. "
+        f"{prefix}APP_SECRET is not set: see {platform.console} for the {secret_name}. "
         f'Without an account, set {prefix}API_BASE_URL = "{read.SANDBOX}" alone.'
     )
 

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from werkzeug.utils import import_string
 
+from ._error_text import describe
 from ._loopback import is_loopback
 from ._page.url import without_default_port
 from ._platform import OFFIACCOUNT, PLATFORMS, Platform
@@ -198,14 +199,14 @@ def cache_keys(value: object) -> dict[str, Any]:
 
 
 def provider(value: object) -> Callable[..., Any]:
-    found: object = import_string(_dotted(value)) if isinstance(value, str) else value
+    found = _imported(value)
     if callable(found):
         return found
     raise ValueError(f"must be a callable or the dotted path of one, got {value!r}")
 
 
 def ticket_server(value: object) -> object:
-    server: object = import_string(_dotted(value)) if isinstance(value, str) else value
+    server = _imported(value)
     for method in ("find", "save"):
         if not callable(getattr(server, method, None)):
             raise ValueError(
@@ -215,5 +216,17 @@ def ticket_server(value: object) -> object:
     return server
 
 
-def _dotted(path: str) -> str:
-    return path.replace(":", ".")
+def _imported(value: object) -> object:
+    """What a dotted path names; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    path = text(value).replace(":", ".")
+    try:
+        found: object = import_string(path)
+    except ImportError as error:
+        problem = str(error)
+    except Exception as error:  # of the user's module, which may quote anything
+        problem = describe(error)
+    else:
+        return found
+    raise ValueError(f"cannot be imported: {problem}")
