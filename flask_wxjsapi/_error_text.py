@@ -27,9 +27,9 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:300] if is_safe else describe(error)
 
 
-def clean(errmsg: object, secrets: Iterable[str]) -> str:
+def clean(errmsg: object, secrets: Iterable[str], longest: int = 200) -> str:
     """WeChat's text on one line, in bounds, and with nothing of ours echoed in it."""
     text = " ".join(str(errmsg).split())
     for secret in filter(None, secrets):
         text = text.replace(secret, "***")
-    return "".join(filter(str.isprintable, text))[:200]
+    return "".join(filter(str.isprintable, text))[:longest]

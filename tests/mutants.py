@@ -328,8 +328,8 @@ MUTANTS = [
     Mutant(
         "the port does not count",
         "_page/url",
-        "host.removesuffix(_DEFAULT_PORT[scheme])",
-        'host.partition(":")[0]',
+        "host = without_default_port(page[2].lower(), page[1])",
+        'host = page[2].lower().partition(":")[0]',
         "tests/test_views.py",
     ),
     Mutant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,35 @@ def test_templates_of_wecom(sandbox: Sandbox, make: MakeAccounts) -> None:
     assert judge_agent(sandbox, config) == "agentConfig:ok"
     assert "jwxwork" not in other
     assert "shop_wx_agent_config" not in app.jinja_env.globals
+
+
+def test_a_share_card_uses_the_calls_of_its_platform(make: MakeAccounts) -> None:
+    """WeCom has the older pair alone; a call that is not in jsApiList does nothing."""
+    app, _ = make()
+    calls = {
+        "hr": ("onMenuShareAppMessage", "onMenuShareTimeline"),
+        "shop": ("updateAppMessageShareData", "updateTimelineShareData"),
+    }
+    with app.test_request_context("/p", base_url="https://corp.example"):
+        for name, (friends, moments) in calls.items():
+            page = render_template_string(f"{{{{ {name}_wx_script(share={{'title': 'T'}}) }}}}")
+            assert re.findall(r"wx\.(\w+ShareData|onMenu\w+)\(", page) == [friends, moments]
+            assert f'"jsApiList": ["{friends}", "{moments}"]' in page
+
+
+def test_the_advice_of_wecom_reaches_other_processes(
+    sandbox: Sandbox, make: MakeAccounts, tmp_path: Path
+) -> None:
+    """A process that learns of a failure from the store tells the same of it."""
+    shared = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")}
+    (app, accounts), (other_app, others) = make(**shared), make(**shared)
+    sandbox.fail("40013", times=None, path="gettoken")
+    with app.app_context(), pytest.raises(WeChatAPIError) as caught:
+        accounts["hr"].refresh()
+    with other_app.app_context():
+        told = others["hr"].status().last_error
+    assert "corp id" in caught.value.advice
+    assert caught.value.advice in str(told)
 
 
 def test_the_endpoint_answers_both(sandbox: Sandbox, make: MakeAccounts) -> None:

@@ -171,9 +171,10 @@ def log() -> Iterator[list[str]]:
         logger.setLevel(level)
 
 
-def client(server: Sandbox | Recorder | str, **options: Any) -> WeChat:
+def client(server: Sandbox | Recorder | str, *, stable: bool = True, **options: Any) -> WeChat:
     url = server if isinstance(server, str) else server.url
-    return WeChat(url, APP_ID, SECRET, **options)
+    endpoint = "stable_token" if stable else "token"
+    return WeChat(url, APP_ID, SECRET, token_endpoint=endpoint, **options)
 
 
 def fetch_token(wechat: WeChat, timeout: float = SOON, rejected: str | None = None) -> Credential:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import re
@@ -19,6 +18,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from .._loopback import is_loopback as is_loopback
 from ..errors import TransportError
 
 _BODY_LIMIT = 65536
@@ -78,15 +78,6 @@ def exchange(
         reason = "no complete answer in time"
     # Raised out here so that neither __cause__ nor __context__ is the error that quotes the URL.
     raise TransportError(f"{urlsplit(base_url).netloc} was not reached: {reason}.")
-
-
-def is_loopback(base_url: str) -> bool:
-    """Whether a URL stays on this machine."""
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _reason(error: BaseException) -> str:
