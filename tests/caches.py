@@ -56,13 +56,17 @@ def open_cache() -> Iterator[Callable[..., CacheServer]]:
 @pytest.fixture(params=["memory", "files", "redis"])
 def shared_config(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The ``CACHE_*`` keys of each kind of backend in turn."""
-    if request.param == "memory":
+    return config_of(request.param, request)
+
+
+def config_of(kind: str, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The ``CACHE_*`` keys of a kind of backend."""
+    if kind == "memory":
         return {"CACHE_TYPE": "SimpleCache"}
-    if request.param == "files":
+    if kind == "files":
         path = request.getfixturevalue("tmp_path") / "cache"
         return {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(path)}
-    valkey = request.getfixturevalue("valkey")
-    return {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.url}
+    return {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": request.getfixturevalue("valkey").url}
 
 
 def logged(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:

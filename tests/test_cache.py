@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import logging
 import os
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cachelib import FileSystemCache
+import redis.exceptions
+from cachelib import FileSystemCache, RedisCache
 from flask import Flask
 from flask_caching import Cache
 
@@ -22,9 +24,21 @@ from flask_wxjsapi import WxJsApi
 from flask_wxjsapi._credential import Credential
 from flask_wxjsapi._storage.cache import CACHELIB_SKIPS, CacheServer, CacheSettings
 from flask_wxjsapi._storage.lease import FileLease, LocalLease, RedisLease
+from flask_wxjsapi._telling import put_off
 from flask_wxjsapi.sandbox import Sandbox
 
-from .caches import KEY, NEWER, PREFIX, TEXT_BACKEND, TICKET, TextBackend, logged, mode, posix_only
+from .caches import (
+    KEY,
+    NEWER,
+    PREFIX,
+    TEXT_BACKEND,
+    TICKET,
+    TextBackend,
+    config_of,
+    logged,
+    mode,
+    posix_only,
+)
 from .conftest import Valkey, free_port
 
 pytestmark = pytest.mark.usefixtures("own_temporary_directory")
@@ -194,6 +208,92 @@ def test_overrides_come_before_the_keys_of_the_app(tmp_path: Path) -> None:
     assert server._directory == tmp_path / "tickets" / f"wxjsapi{CACHELIB_SKIPS}"
 
 
+def test_prefix_of_our_own_stands_before_every_key(valkey: Valkey) -> None:
+    """For a Redis that admits an application to keys of its own only."""
+    app = Flask("tests")
+    app.config.update(
+        CACHE_TYPE="RedisCache",
+        CACHE_REDIS_URL=f"redis://app:word@127.0.0.1:{valkey.port}/0",
+        CACHE_KEY_PREFIX="pages:",
+    )
+    with valkey.client() as admin:
+        admin.execute_command("ACL SETUSER app on >word ~myapp:* +@all")
+        server = CacheSettings(app.config, {"CACHE_KEY_PREFIX": "myapp:"}).open(app)
+        try:
+            server.save(KEY, TICKET)
+            lease = server.lease("lease", 15)
+            assert lease.acquire()
+            assert sorted(admin.keys()) == [b"myapp:lease", f"myapp:{KEY}".encode()]
+            lease.release()
+            assert server.find_many([KEY]) == {KEY: server.find(KEY)} == {KEY: TICKET}
+            server.delete(KEY)
+            assert admin.keys() == []
+        finally:
+            server._client.close()
+            admin.execute_command("ACL DELUSER app")
+
+
+@pytest.mark.parametrize("prefix", [5, b"myapp:", ["myapp:"]])
+def test_prefix_that_is_no_text_is_refused_at_once(prefix: object) -> None:
+    """The error quotes the key and the value."""
+    with pytest.raises(RuntimeError, match=r"^CACHE_KEY_PREFIX in WXJSAPI_CACHE must be") as info:
+        CacheSettings({"CACHE_TYPE": "SimpleCache"}, {"CACHE_KEY_PREFIX": prefix})
+    assert repr(prefix) in str(info.value)
+
+
+def test_keys_of_the_app_may_come_after_the_settings(tmp_path: Path) -> None:
+    """An app that sets its cache up after init_app has it by the first ticket."""
+    app = Flask("tests")
+    settings = CacheSettings(app.config, {})
+    app.config.update(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    assert settings.open(app)._directory == tmp_path / "cache" / f"wxjsapi{CACHELIB_SKIPS}"
+
+
+REDIS = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_PASSWORD": "s3cret"}
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        (REDIS, {}),
+        (REDIS | {"CACHE_TYPE": "redis", "SECRET_KEY": "x"}, {}),
+        ({}, REDIS),
+        (REDIS | {"CACHE_KEY_PREFIX": "pages:"}, {"CACHE_KEY_PREFIX": ""}),
+        (REDIS | {"CACHE_KEY_PREFIX": "pages:"}, {}),
+    ],
+)
+def test_settings_of_one_cache_have_one_key(
+    config: dict[str, Any], overrides: dict[str, Any]
+) -> None:
+    """Accounts with the same settings share one cache and its connections."""
+    key = CacheSettings(config, overrides).key
+    assert key == CacheSettings(dict(REDIS), {}).key
+    assert hash(key) == hash(CacheSettings(dict(REDIS), {}).key)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"CACHE_TYPE": "SimpleCache"},
+        {"CACHE_REDIS_DB": 1},
+        {"CACHE_KEY_PREFIX": "pages:"},
+        {"CACHE_OPTIONS": {"socket_timeout": 3}},
+        {"CACHE_ARGS": [1, {"a": [2]}]},
+    ],
+)
+def test_settings_of_two_caches_have_two_keys(overrides: dict[str, Any]) -> None:
+    """What differs in anything is not shared, whatever kind of value it is."""
+    config = REDIS | {"CACHE_KEY_PREFIX": "pages:", "CACHE_ARGS": [1, {"a": [1]}]}
+    key = CacheSettings(config, overrides).key
+    assert key != CacheSettings(config, {}).key
+    assert len({key, CacheSettings(config, overrides).key}) == 1
+
+
+def test_key_of_the_settings_shows_no_password() -> None:
+    """It may stand in a frame that a tracer keeps."""
+    assert "s3cret" not in repr(CacheSettings(REDIS, {}).key)
+
+
 @pytest.mark.parametrize(
     ("old_name", "class_name"),
     [
@@ -236,6 +336,46 @@ def test_no_cache_means_memory(
     (line,) = logged(caplog)
     assert "CACHE_TYPE is not set" in line
     assert "FileSystemCache or RedisCache" in line
+
+
+@pytest.mark.parametrize("config", [{}, {"CACHE_TYPE": "SimpleCache"}, {"CACHE_TYPE": "null"}])
+def test_cache_of_the_app_that_is_not_in_its_config_is_a_warning(
+    config: dict[str, Any],
+    tmp_path: Path,
+    open_cache: Callable[..., CacheServer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Cache(app, config={...}) is out of our sight; the app's author is told what to set."""
+    app = Flask("tests")
+    Cache(app, config={"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")})
+    open_cache(app, **config)
+    (line,) = logged(caplog)
+    assert 'WXJSAPI_CACHE={"CACHE_TYPE": "FileSystemCache", ...}' in line
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.wxjsapi["event"] == "cache_not_shared"  # type: ignore[attr-defined]
+
+
+def test_memory_that_was_chosen_for_the_ticket_is_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who says so in WXJSAPI_CACHE knows."""
+    caplog.set_level(logging.INFO)
+    app = Flask("tests")
+    Cache(app, config={"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")})
+    CacheSettings(app.config, {"CACHE_TYPE": "SimpleCache"}).open(app)
+    assert logged(caplog) == []
+
+
+@pytest.mark.parametrize("cache_type", ["SimpleCache", "NullCache"])
+def test_memory_of_the_app_is_no_warning(
+    cache_type: str, open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is nothing that the ticket could share."""
+    app = Flask("tests")
+    Cache(app, config={"CACHE_TYPE": cache_type, "CACHE_NO_NULL_WARNING": True})
+    open_cache(app)
+    assert logged(caplog) == []
 
 
 def test_a_cache_is_not_remarked_on(
@@ -304,9 +444,10 @@ def test_redis_options_of_the_user_win(
 
 def test_sentinel_gives_up_as_soon() -> None:
     """A sentinel that hangs holds a call up no longer than the Redis it watches."""
-    options = CacheSettings(
+    config, _ = CacheSettings(
         {"CACHE_TYPE": "RedisSentinelCache", "CACHE_REDIS_SENTINELS": [("127.0.0.1", 1)]}, {}
-    )._config["CACHE_OPTIONS"]
+    )._resolve()
+    options = config["CACHE_OPTIONS"]
     for use in ("socket_timeout", "socket_connect_timeout"):
         assert options[use] == options[f"sentinel_{use}"] == 1.0
 
@@ -490,25 +631,229 @@ def test_file_that_cannot_be_read_is_removed(
     assert server.find(KEY + ".other") == NEWER
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_file_that_vanishes_is_no_failure(
     tmp_path: Path, open_cache: Callable[..., CacheServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process renames its temporary file while this one looks through the directory."""
+    """Another process removes it while this one looks at it."""
     server = open_cache(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
     server.save(KEY, TICKET)
-    assert server._directory is not None
-    temporary = server._directory / f"tmp1{CACHELIB_SKIPS}"
-    temporary.touch()
-    real_access = os.access
+    path = Path(server._backend._get_filename(KEY))
 
-    def access(path: Any, how: int) -> bool:
-        if os.fspath(path) == str(temporary):
-            temporary.unlink()
-        return real_access(path, how)
+    def access(tested: Any, how: int) -> bool:
+        path.unlink(missing_ok=True)
+        return False
 
     monkeypatch.setattr("os.access", access)
+    assert server.find(KEY) is None
+
+
+_FILE_CALLS = ("access", "chmod", "listdir", "lstat", "mkdir", "open", "remove", "scandir", "stat")
+
+
+@pytest.fixture
+def touched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that this process has to do with, as it names them to the system."""
+    seen: list[str] = []
+
+    def watch(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if args and isinstance(args[0], (str, os.PathLike)):
+                seen.append(os.fspath(args[0]))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, watched)
+
+    for name in [
+        "access",
+        "chmod",
+        "listdir",
+        "lstat",
+        "mkdir",
+        "open",
+        "readlink",
+        "remove",
+        "scandir",
+        "stat",
+        "unlink",
+    ]:
+        watch(os, name)
+    watch(builtins, "open")
+    return seen
+
+
+@pytest.mark.parametrize("use", ["find", "find_many"])
+def test_a_look_touches_the_file_of_its_key_and_no_other(
+    use: str, tmp_path: Path, open_cache: Callable[..., CacheServer], touched: list[str]
+) -> None:
+    """However many accounts there are, a look at one costs the same."""
+    server = open_cache(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    server.save(KEY, TICKET)
+
+    def look() -> list[str]:
+        touched.clear()
+        found = server.find(KEY) if use == "find" else server.find_many([KEY])[KEY]
+        assert found == TICKET
+        return list(touched)
+
+    alone = look()
+    for number in range(300):
+        server.save(f"{KEY}.{number}", TICKET)
+    assert look() == alone
+    own = server._backend._get_filename(KEY)
+    assert own in alone
+    assert {Path(path) for path in alone} <= {Path(own), *Path(own).parents}
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"garbage"])
+def test_damage_in_the_file_of_another_key_is_none_of_a_looks_business(
+    data: bytes,
+    tmp_path: Path,
+    open_cache: Callable[..., CacheServer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It stays where it is until somebody asks for it."""
+    server = open_cache(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    server.save(KEY, TICKET)
+    other = Path(server._backend._get_filename(f"{KEY}.other"))
+    other.write_bytes(data)
     assert server.find(KEY) == TICKET
+    assert other.read_bytes() == data
+    assert logged(caplog) == []
+
+
+@posix_only
+@pytest.mark.parametrize("use", ["find", "save", "lease"])
+def test_directory_that_others_can_replace_is_refused(
+    use: str, tmp_path: Path, open_cache: Callable[..., CacheServer]
+) -> None:
+    """As soon as it can be, also where it was made before."""
+    server = open_cache(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    (tmp_path / "cache").chmod(0o777)
+    calls: dict[str, Callable[[], object]] = {
+        "find": lambda: server.find(KEY),
+        "save": lambda: server.save(KEY, TICKET),
+        "lease": lambda: server.lease(KEY, 15),
+    }
+    with pytest.raises(PermissionError, match="Any user may write to"):
+        calls[use]()
+
+
+# -- many at once --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def each_cache(any_config: dict[str, Any], open_cache: Callable[..., CacheServer]) -> CacheServer:
+    """A cache of each kind."""
+    return open_cache(**any_config)
+
+
+@pytest.fixture(params=["memory", "files", "redis", "text"])
+def any_config(request: pytest.FixtureRequest) -> dict[str, Any]:
+    if request.param == "text":
+        return {"CACHE_TYPE": TEXT_BACKEND}
+    return config_of(request.param, request)
+
+
+def test_many_are_found_by_their_keys(each_cache: CacheServer) -> None:
+    """Those that are there, each under its own."""
+    each_cache.save("one", TICKET)
+    each_cache.save("two", NEWER)
+    assert each_cache.find_many(["two", "none", "one"]) == {"one": TICKET, "two": NEWER}
+
+
+def test_many_may_be_none(each_cache: CacheServer) -> None:
+    """A look at a moment when nothing is due."""
+    assert each_cache.read_many([]) == {}
+
+
+def test_many_may_name_one_twice(each_cache: CacheServer) -> None:
+    """Two applications of a corp have one ticket."""
+    each_cache.write("one", {"failures": 1}, 60)
+    assert each_cache.read_many(iter(["one", "one"])) == {"one": {"failures": 1}}
+
+
+@pytest.mark.parametrize("text", ["garbage", "[1]", "7", '{"value": 7}', "", "1" * 9000])
+def test_a_damaged_one_of_many_is_left_out(
+    text: str, each_cache: CacheServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counts as absent and is told once; the others are found."""
+    each_cache.save("one", TICKET)
+    each_cache._backend.set("two", text, timeout=60)
+    for _ in range(2):
+        assert each_cache.find_many(["one", "two"]) == {"one": TICKET}
+    (line,) = logged(caplog)
+    assert line.startswith("The record under two is damaged (")
+
+
+def test_many_are_one_exchange_with_redis(
+    valkey: Valkey, open_cache: Callable[..., CacheServer]
+) -> None:
+    """A look at a hundred accounts is one question."""
+    server = open_cache(CACHE_TYPE="RedisCache", CACHE_REDIS_URL=valkey.url)
+    for number in range(100):
+        server.save(f"{KEY}.{number}", TICKET)
+    with valkey.client() as client:
+        client.config_resetstat()
+        assert len(server.find_many(f"{KEY}.{number}" for number in range(100))) == 100
+        stats = client.info("commandstats")
+    assert stats["cmdstat_mget"]["calls"] == 1
+    assert "cmdstat_get" not in stats
+
+
+def test_one_of_another_redis_type_is_left_out(
+    valkey: Valkey, open_cache: Callable[..., CacheServer]
+) -> None:
+    """A list under a key of ours."""
+    server = open_cache(CACHE_TYPE="RedisCache", CACHE_REDIS_URL=valkey.url)
+    server.save("one", TICKET)
+    server._client.lpush("two", "x")
+    assert server.find_many(["one", "two"]) == {"one": TICKET}
+
+
+def test_many_on_a_redis_that_is_down_are_an_error(open_cache: Callable[..., CacheServer]) -> None:
+    """Not to be mistaken for a store that lost them."""
+    server = open_cache(CACHE_TYPE="RedisCache", CACHE_REDIS_PORT=free_port())
+    with pytest.raises(redis.exceptions.ConnectionError):
+        server.read_many(["one", "two"])
+
+
+class ClusterClient:
+    """A Redis Cluster: a question may concern one slot only, unless the client splits it."""
+
+    def __init__(self, values: dict[str, bytes]) -> None:
+        self.values = values
+
+    def mget(self, keys: list[str]) -> list[bytes | None]:
+        raise AssertionError("CROSSSLOT")
+
+    def mget_nonatomic(self, keys: list[str]) -> list[bytes | None]:
+        return [self.values.get(key) for key in keys]
+
+
+def test_many_on_a_redis_cluster_are_split_by_slot() -> None:
+    """With the prefix that their keys have."""
+    client = ClusterClient({"app:one": b'{"a": 1}', "one": b'{"a": 2}'})
+    server = CacheServer(RedisCache(client, key_prefix="app:"))
+    assert server.read_many(["one", "two"]) == {"one": {"a": 1}}
+
+
+def test_one_that_spoils_the_batch_is_left_out(
+    open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A memcached client un-pickles all of an answer, or none of it."""
+
+    def get(key: str) -> Any:
+        if key == "two":
+            raise UnicodeDecodeError("utf-8", b"s3cret", 0, 1, "s3cret")
+        return json.dumps(TICKET.to_dict())
+
+    server = open_cache(CACHE_TYPE=TEXT_BACKEND)
+    server._backend.get = get
+    assert server.find_many(["one", "two", "three"]) == {"one": TICKET, "three": TICKET}
+    assert len(logged(caplog)) == 1
+    assert "s3cret" not in caplog.text
 
 
 # -- records that are not ours, or not any more --------------------------------------------------
@@ -611,7 +956,8 @@ RECORD = b'{"value": %s, "issued_at": %s, "expires_at": %s, "generation": %s}'
         pytest.param(RECORD % (b'"a"', b"2", b"1", b"3"), id="it ends before it begins"),
         pytest.param(RECORD % (b'"a"', b"1", b"2", b"3.5"), id="the generation is a fraction"),
         pytest.param(RECORD % (b'"a"', b"1", b"2", b"null"), id="the generation is null"),
-        pytest.param(b"[" * 100_000, id="nested too deep"),
+        pytest.param(b"[" * 8000, id="nested too deep"),
+        pytest.param(json.dumps(TICKET.to_dict() | {"x": "x" * 8192}).encode(), id="too long"),
     ],
 )
 def test_damaged_record_is_absent(
@@ -745,3 +1091,50 @@ def test_other_backends_use_a_file_of_this_host(
     (directory,) = own_temporary_directory.iterdir()
     assert mode(directory) == 0o700
     assert len(list(directory.iterdir())) == 2
+
+
+def test_lease_in_memory_is_one_for_each_account(open_cache: Callable[..., CacheServer]) -> None:
+    """The renewals of two accounts do not wait for each other."""
+    server = open_cache(CACHE_TYPE="SimpleCache")
+    assert server.lease("one", 15).acquire()
+    assert server.lease("two", 15).acquire()
+    assert not server.lease("one", 15).acquire()
+
+
+def test_lease_of_redis_that_is_repaired_is_told_once(
+    valkey: Valkey, open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each renewal has a lease object of its own, and it is the server that remembers."""
+    server = open_cache(CACHE_TYPE="RedisCache", CACHE_REDIS_URL=valkey.url)
+    for _ in range(3):
+        server._client.set("lease", "planted")
+        assert not server.lease("lease", 15).acquire()
+    assert len(logged(caplog)) == 1
+
+
+def test_host_without_a_directory_is_told_once(
+    open_cache: Callable[..., CacheServer],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The lease holds within the process then; the server remembers that it was said."""
+    monkeypatch.setattr("flask_wxjsapi._storage.lease.host_directory", lambda: None)
+    server = open_cache(CACHE_TYPE=TEXT_BACKEND)
+    leases = [server.lease("lease", 15) for _ in range(3)]
+    assert [lease.acquire() for lease in leases] == [True, False, False]
+    assert len(logged(caplog)) == 1
+    leases[0].release()
+
+
+# -- the log -------------------------------------------------------------------------------------
+
+
+def test_lines_of_a_renewal_are_put_off_to_its_end(
+    damage: Damage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A slow log handler must not keep a lease."""
+    damage.put(b"garbage")
+    with put_off():
+        assert damage.server.find(KEY) is None
+        assert logged(caplog) == []
+    assert len(logged(caplog)) == 1
