@@ -21,7 +21,7 @@ def describe(error: BaseException) -> str:
     name = type(error).__name__
     last = _last(error.__traceback__)
     if _is_clean(error, last):
-        return f"{name}: {' '.join(str(error).split())}"[:300]
+        return f"{name}: {' '.join(str(error).split())}"[:500]
     cause = _system_cause(error) if isinstance(error, OSError) else _redis_code(error)
     told = f"{name}: {cause}" if cause else name
     if last is None:

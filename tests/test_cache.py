@@ -209,7 +209,7 @@ def test_overrides_come_before_the_keys_of_the_app(tmp_path: Path) -> None:
 
 
 def test_prefix_of_our_own_stands_before_every_key(valkey: Valkey) -> None:
-    """For a Redis that admits an application to keys of its own only."""
+    """For a Redis that admits an application to keys of its own only, and to few commands."""
     app = Flask("tests")
     app.config.update(
         CACHE_TYPE="RedisCache",
@@ -217,12 +217,14 @@ def test_prefix_of_our_own_stands_before_every_key(valkey: Valkey) -> None:
         CACHE_KEY_PREFIX="pages:",
     )
     with valkey.client() as admin:
-        admin.execute_command("ACL SETUSER app on >word ~myapp:* +@all")
+        commands = "+get +mget +set +del +pttl +pexpire"
+        admin.execute_command(f"ACL SETUSER app on >word ~myapp:* -@all {commands}")
         server = CacheSettings(app.config, {"CACHE_KEY_PREFIX": "myapp:"}).open(app)
         try:
             server.save(KEY, TICKET)
             lease = server.lease("lease", 15)
             assert lease.acquire()
+            assert not server.lease("lease", 9).acquire()
             assert sorted(admin.keys()) == [b"myapp:lease", f"myapp:{KEY}".encode()]
             lease.release()
             assert server.find_many([KEY]) == {KEY: server.find(KEY)} == {KEY: TICKET}
@@ -486,6 +488,14 @@ def test_backend_that_did_not_take_it_is_an_error(open_cache: Callable[..., Cach
         server.save(KEY, TICKET)
 
 
+def test_record_that_is_too_long_is_an_error(each_cache: CacheServer) -> None:
+    """Whoever reads it would take it for damage."""
+    each_cache.write("one", {"text": "x" * 8000}, 60)
+    with pytest.raises(OSError, match="at most 8192 characters"):
+        each_cache.write("one", {"text": "x" * 8200}, 60)
+    assert each_cache.read("one") == {"text": "x" * 8000}
+
+
 # -- other people's backends -------------------------------------------------------------------
 
 
@@ -547,6 +557,17 @@ def test_nobody_else_reads_the_directory(
     umask(0o022)
     assert mode(server._directory) == 0o700
     assert [mode(path) for path in server._directory.iterdir()] == [0o600, 0o600]
+
+
+@posix_only
+def test_cache_dir_that_is_made_is_not_open_to_all(
+    umask: Callable[[int], int], tmp_path: Path, open_cache: Callable[..., CacheServer]
+) -> None:
+    """With a umask that forbids nothing, another user could swap what lies in it."""
+    umask(0)
+    server = open_cache(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "a" / "cache"))
+    server.save(KEY, TICKET)
+    assert [mode(tmp_path / "a"), mode(tmp_path / "a" / "cache")] == [0o755, 0o755]
 
 
 @posix_only

@@ -170,12 +170,14 @@ class CacheServer(TicketServer):
     def write(self, key: str, value: dict[str, Any], life: float) -> None:
         """Keep a JSON object for some seconds.
 
-        :raises OSError: when the backend says that it did not.
+        :raises OSError: when the backend says that it did not, or the object is too long.
         """
         self._prepare()
         self._probe()
-        timeout = math.ceil(min(life, _LONGEST))
-        if self._backend.set(key, json.dumps(value), timeout=timeout) is False:
+        timeout, text = math.ceil(min(life, _LONGEST)), json.dumps(value)
+        if len(text) > _LARGEST:  # or every process would find it damaged, and write it again
+            raise OSError(f"a record has at most {_LARGEST} characters, this one {len(text)}")
+        if self._backend.set(key, text, timeout=timeout) is False:
             raise OSError("the cache did not take it")
         self._damaged.discard(key)
 

@@ -174,7 +174,7 @@ def host_lease(name: str, told: set[str]) -> Lease:
             "This host has no directory for the lease: none of %s is writable and this user's "
             "alone. So each process renews the ticket without knowing of the others. Set TMPDIR "
             "to a directory that they all can write to, or mount a tmpfs on /tmp.",
-            ", ".join(str(path) for path in _host_directories()),
+            ", ".join(str(path) for path in _host_directories()) or "the usual ones",
             event="lease_in_process",
         )
     return LocalLease(_of_this_process, name)
@@ -290,6 +290,6 @@ def _refuse_open_parents(path: Path) -> None:
         mode = os.stat(parent).st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise PermissionError(
-                f"Any user may write to {parent}, and so put something else in the place of "
-                f"{path}: take that from them (chmod o-w {parent}), or choose another CACHE_DIR."
+                f"Any user may write to {parent}, and so swap what lies in it: "
+                f"chmod o-w {parent}, or choose another CACHE_DIR."
             )
