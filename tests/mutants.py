@@ -285,10 +285,10 @@ MUTANTS = [
     ),
     Mutant(
         "pickle read from the store",
-        "_storage/store",
+        "_storage/cache",
         "            backend.serializer = _TextSerializer()",
         "            pass",
-        "tests/test_server.py",
+        "tests/test_cache.py",
     ),
     Mutant(
         "pages may verify as often as they like",
