@@ -284,7 +284,7 @@ def _keys(settings: Settings) -> Keys:
 def _plan(settings: Settings, caches: CacheSettings, host: Host) -> Plan:
     server = settings.ticket_server
     if server is None:
-        return Plan(caches.key, lambda: host.open_cache(caches))
+        return Plan(lambda: caches.key, lambda: host.open_cache(caches))
 
     def open_tickets() -> TicketServer:
         made: TicketServer = server() if isinstance(server, type) else server
@@ -292,7 +292,7 @@ def _plan(settings: Settings, caches: CacheSettings, host: Host) -> Plan:
 
     name = getattr(server, "__name__", type(server).__name__)
     return Plan(
-        caches.key,
+        lambda: caches.key,
         lambda: host.open_cache(caches),
         tickets_key=id(server),
         open_tickets=open_tickets,

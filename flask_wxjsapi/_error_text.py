@@ -30,10 +30,6 @@ def describe(error: BaseException) -> str:
     return f"{told} ({code.co_filename}:{last.tb_lineno} in {code.co_name})"
 
 
-#: The same; the name that some still use.
-reason = describe
-
-
 def _last(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -207,7 +207,7 @@ def _loaded(config: Mapping[str, Any], name: str) -> Settings | str:
 def _use_account_of_sandbox(values: dict[str, Any]) -> None:
     """The sandbox has an account for whoever names none."""
     if values["api_base_url"] == read.SANDBOX and values["central_url"] is None:
-        from . import sandbox  # which nobody needs in production
+        from .sandbox import sandbox  # which nobody needs in production
 
         values["app_id"] = values["app_id"] or sandbox.APP_ID
         values["app_secret"] = values["app_secret"] or sandbox.APP_SECRET

@@ -172,12 +172,6 @@ class CacheServer(TicketServer):
             return None
         return record
 
-    def read_many(self, keys: list[str]) -> dict[str, dict[str, Any]]:
-        return {key: value for key in keys if (value := self.read(key)) is not None}
-
-    def find_many(self, keys: list[str]) -> dict[str, Credential]:
-        return {key: value for key in keys if (value := self.find(key)) is not None}
-
     def write(self, key: str, value: dict[str, Any], life: float) -> None:
         """Keep a JSON object for some seconds.
 
@@ -321,11 +315,6 @@ class CacheSettings:
     def key(self) -> Hashable:
         """Equal for accounts that can share one cache, with its connections, as things are now."""
         return _Key(_frozen(self._merged()))
-
-    @property
-    def key(self) -> str:
-        """The same for settings that make the same cache."""
-        return repr(sorted(self._config.items(), key=repr))
 
     def open(self, app: Flask) -> CacheServer:
         """The cache, connected where its backend connects at once."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from .._credential import ACCESS_TOKEN, Credential
-from .._error_text import reason
+from .._error_text import describe
 from .._telling import tell
 from .cache import CacheServer
 from .lease import Lease
@@ -101,7 +101,7 @@ class Part(Generic[S]):
             "%s cannot be %s (%s). Pages go on with the ticket this process holds.",
             self.name,
             use,
-            reason(error),
+            describe(error),
             event="store_down",
             **facts,
         )
@@ -228,15 +228,15 @@ def _find_ticket(tickets: Part[TicketServer], key: str, now: float) -> Credentia
     return tickets.use("read", lambda server: tickets.checked(key, server.find(key), now))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """How to open the store of an account.
 
-    :param cache_key: the same for accounts that share a cache, and with it its connections.
+    :param cache_key: returns the same for accounts that share a cache, and with it its connections.
     :param tickets_key: the same for a server of the user's; None where there is none.
     """
 
-    cache_key: Hashable
+    cache_key: Callable[[], Hashable]
     open_cache: Callable[[], CacheServer]
     cache_name: str = "The cache"
     tickets_key: Hashable = None
@@ -253,16 +253,16 @@ class Stores:
     def __init__(self) -> None:
         self._caches: dict[Hashable, Part[CacheServer]] = {}
         self._tickets: dict[Hashable, Part[TicketServer]] = {}
-        self._stores: dict[tuple[Hashable, Hashable], Store] = {}
+        self._stores: dict[Plan, Store] = {}
 
     def of(self, plan: Plan) -> Store:
         """The store of an account; of two threads that come at once both get the same one."""
-        key = (plan.cache_key, plan.tickets_key)
-        store = self._stores.get(key)
-        return self._stores.setdefault(key, self._opened(plan)) if store is None else store
+        store = self._stores.get(plan)
+        return self._stores.setdefault(plan, self._opened(plan)) if store is None else store
 
     def _opened(self, plan: Plan) -> Store:
-        cache = self._caches.setdefault(plan.cache_key, Part(plan.cache_name, plan.open_cache))
+        made = Part(plan.cache_name, plan.open_cache)
+        cache = self._caches.setdefault(plan.cache_key(), made)
         if plan.open_tickets is None:
             return Store(cache)
         tickets = Part(plan.tickets_name, plan.open_tickets, plan.context)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from .._account import Account
 from .._credential import ACCESS_TOKEN, AGENT_TICKET, JSAPI_TICKET, Credential
-from .._error_text import reason
+from .._error_text import describe
 from .._loopback import is_loopback
 from .._settings import JSSDK_HOSTS, Settings, key_prefix
 from .._storage.server import TicketServer
@@ -91,7 +91,7 @@ def _on_store(account: Account) -> Iterator[Finding]:
             raise OSError("it did not give back what was written")
         cache.delete(key)
     except Exception as error:
-        problem = reason(error).rstrip(".")
+        problem = describe(error).rstrip(".")
         yield "error", f"The cache does not work: {problem}. Check CACHE_TYPE and its keys."
         return
     if cache.is_private:
@@ -113,7 +113,7 @@ def _on_ticket_server(tickets: Part[TicketServer], account: Account) -> Iterator
     try:
         found = tickets.use("read", find_all)
     except Exception as error:
-        yield "error", f"find() of {_lowered(tickets.name)} fails: {reason(error)}."
+        yield "error", f"find() of {_lowered(tickets.name)} fails: {describe(error)}."
         return
     held = [ticket for ticket in found if ticket is not None]
     for ticket in held:

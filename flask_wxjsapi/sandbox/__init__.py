@@ -32,6 +32,6 @@ itself.
 from __future__ import annotations
 
 from .command import main
-from .sandbox import APP_ID, APP_SECRET, Call, Sandbox, embedded
+from .sandbox import Call, Sandbox, embedded
 
-__all__ = ["APP_ID", "APP_SECRET", "Call", "Sandbox", "embedded", "main"]
+__all__ = ["Call", "Sandbox", "embedded", "main"]

@@ -225,9 +225,9 @@ class Cluster:
     def plan(self, context: Callable[[], Any]) -> Plan:
         custom = self.custom
         if custom is None:
-            return Plan("cache", lambda: self.cache)
+            return Plan(lambda: "cache", lambda: self.cache)
         return Plan(
-            "cache",
+            lambda: "cache",
             lambda: self.cache,
             tickets_key="custom",
             open_tickets=lambda: custom,

@@ -330,14 +330,14 @@ def test_readers_fail_fast_during_a_back_off(cluster: Cluster) -> None:
 
 def test_the_back_off_is_shared_through_the_store(cluster: Cluster) -> None:
     """One process's failure keeps the others from asking, and tells them why."""
-    cluster.upstream.faults[ACCESS_TOKEN] = [says(40164, "invalid ip 1.2.3.4, not in whitelist")]
+    cluster.upstream.faults[ACCESS_TOKEN] = [says(40125, "invalid appsecret")]
     first, second = cluster.workers(2)
     with pytest.raises(TicketUnavailable):
         first.ticket()
     with pytest.raises(TicketUnavailable) as caught:
         second.ticket()
     assert isinstance(caught.value.__cause__, WeChatAPIError)
-    assert caught.value.__cause__.errcode == 40164
+    assert caught.value.__cause__.errcode == 40125
     assert caught.value.retry_after == 900
     assert cluster.calls == (1, 0)
 
@@ -482,7 +482,7 @@ def test_a_back_off_written_before_the_clock_went_back_does_not_block(cluster: C
 )
 def test_a_damaged_back_off_holds_nobody_up(cluster: Cluster, damage: dict[str, Any]) -> None:
     """A process that cannot read the cluster's back-off asks WeChat."""
-    cluster.upstream.faults[ACCESS_TOKEN] = [says(40164)]
+    cluster.upstream.faults[ACCESS_TOKEN] = [says(45009)]
     with pytest.raises(TicketUnavailable):
         cluster.worker().ticket()
     key = f"{PREFIX}backoff.{ACCESS_TOKEN}"
