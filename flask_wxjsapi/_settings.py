@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from werkzeug.utils import import_string
 
 from ._credential import AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
-from ._upstream.http import is_loopback
+from ._loopback import is_loopback
 
 _API_URLS = {"offiaccount": "https://api.weixin.qq.com", "wecom": "https://qyapi.weixin.qq.com"}
 SANDBOX = "sandbox"

@@ -27,7 +27,7 @@ _FLOORS = (
     "_settings",
     "_upstream.http _upstream.answer",
     "_page.script _page.url _page",
-    "_signature _credential _telling _error_text errors",
+    "_signature _credential _loopback _telling _error_text errors",
     "sandbox.__main__ sandbox",
     "_tools.diagnosis",
 )

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from .._credential import ACCESS_TOKEN, AGENT_TICKET, JSAPI_TICKET, Credential
 from .._error_text import reason
+from .._loopback import is_loopback
 from .._settings import SANDBOX, Settings, key_prefix
 from .._storage.store import Store, StoreSession
-from .._upstream.http import is_loopback
 from ..errors import TicketUnavailable, WxJsApiError
 
 if TYPE_CHECKING:

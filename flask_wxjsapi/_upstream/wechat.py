@@ -11,7 +11,6 @@ from .._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET,
 from .._error_text import clean
 from ..errors import TransportError, WeChatAPIError
 from .answer import credential, decoded, number
-from .http import exchange
 
 
 class WeChat:
@@ -88,6 +87,8 @@ class WeChat:
 
         :raises TransportError: when nobody answers.
         """
+        from .http import exchange
+
         return exchange("GET", self._host_url(), "/cgi-bin/get_api_domain_ip", timeout)[2]
 
     def _host_url(self) -> str:
@@ -102,6 +103,8 @@ class WeChat:
         params: dict[str, Any] | None = None,
         body: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
+        from .http import exchange  # here, for requests is slow to import
+
         base_url = self._host_url()
         status, text, _ = exchange(method, base_url, path, timeout, params=params, body=body)
         host = urlsplit(base_url).netloc
