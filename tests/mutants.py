@@ -244,9 +244,23 @@ MUTANTS = [
     Mutant(
         "cut-off of a dripping answer removed",
         "_upstream/http",
-        "        self._timer.start()\n",
+        "        _start(self._timer)\n",
         "        pass\n",
         "tests/test_http.py",
+    ),
+    Mutant(
+        "a resolver that hangs is waited for",
+        "_upstream/http",
+        "    errand.join(call.left())",
+        "    errand.join()",
+        "tests/test_http.py::test_resolver_that_takes_too_long",
+    ),
+    Mutant(
+        "the first address may take all the time",
+        "_upstream/http",
+        "_share(call.left(), len(addresses) - tried)",
+        "call.left()",
+        "tests/test_http.py::test_a_live_address_behind_two_that_swallow_packets",
     ),
     Mutant(
         "tickets served to strangers",

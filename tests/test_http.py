@@ -508,6 +508,7 @@ def test_look_ups_that_hang_are_few(stuck: Stuck) -> None:
         failure(lambda: ask("http://localhost", 0.01))
     error = failure(lambda: ask("http://localhost", 60.0))
     assert "DNS: 3 earlier look-ups hang still" in str(error)
+    wait_until(lambda: len(stuck.asked) >= 3)  # a thread begins when it can
     assert stuck.asked == ["localhost"] * 3
     assert_harmless(error)
 
@@ -540,7 +541,7 @@ def test_another_processes_look_ups_do_not_count(
     child = os.getpid() + 1
     monkeypatch.setattr(os, "getpid", lambda: child)
     failure(lambda: ask(url, 0.01))
-    assert len(stuck.asked) == 4
+    wait_until(lambda: len(stuck.asked) == 4)
 
 
 def test_resolver_of_a_proxy_that_takes_too_long(
@@ -579,6 +580,38 @@ except TransportError as error:
     status, _, error = result.stdout.partition("\n")
     assert status == "200", result.stderr
     assert "DNS: the name was not resolved in time" in error
+
+
+def test_ssl_that_gevent_patches_too_late(wechat: Sandbox) -> None:
+    """The error says so, where ssl itself goes round in circles."""
+    pytest.importorskip("gevent")
+    script = f"""
+import requests
+from gevent import monkey
+monkey.patch_all()
+from flask_wxjsapi._upstream.http import exchange
+from flask_wxjsapi import TransportError
+try:
+    exchange("GET", {wechat.url.replace("http:", "https:")!r}, "/", {SOON})
+except TransportError as error:
+    print(error)
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True
+    )
+    assert "TLS: gevent patched ssl after it was imported" in result.stdout, result.stderr
+
+
+def test_process_that_can_start_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its limit is reached: an error like any other."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(TransportError, match="this process can start no thread") as caught:
+        ask("http://127.0.0.1:9")
+    assert_harmless(caught.value)
 
 
 # -- the environment

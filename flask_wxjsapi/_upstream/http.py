@@ -29,17 +29,18 @@ from .._loopback import is_loopback
 from ..errors import TransportError
 
 _BODY_LIMIT = 65536
+_LATE = "no complete answer in time"
+#: Threads of a process that may hang in a resolver.
 _MOST_LOST = 3
-#: Seconds that an address is given at least: half the way round the world and back, and some.
+#: Seconds that an address is given at least: twice the way round the world and back.
 _SHARE = 0.5
 
-# The last is a thread that cannot be started, or an ssl that gevent has patched too late.
 _FAILURES = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
     OSError,
     ValueError,
-    RuntimeError,
+    RecursionError,  # of an ssl that gevent has patched too late
 )
 
 Answer = tuple[int, bytes, str]
@@ -73,8 +74,8 @@ def exchange(
     answer = _attempt(
         _Call(timeout, urlencode(params or {})), method, base_url, path, headers, data
     )
-    # An error is raised out here, where neither the variables of its traceback's frames nor the
-    # texts of a cause hold them.
+    # An error tracker shows the variables of the frames that an error has come through, and the
+    # texts of its causes: it is raised here, where there are none.
     del params, body, token, headers, data
     if isinstance(answer, str):
         raise TransportError(f"{urlsplit(base_url).netloc} was not reached: {answer}.")
@@ -155,6 +156,8 @@ def _reason(error: BaseException, late: str) -> str:
             reason = f"{_kind(cause)}{cause.strerror}"
         elif isinstance(cause, TimeoutError):
             reason = late
+        elif isinstance(cause, RecursionError):
+            reason = "TLS: gevent patched ssl after it was imported; patch before all imports"
         elif refusal := re.match(r"Tunnel connection failed: \d+", str(cause)):
             reason = refusal.group()
     return reason
@@ -177,9 +180,6 @@ def _kind(error: OSError) -> str:
 
 # A read timeout is per recv: a server that drips bytes is never timed out by it. So every
 # connection of a call notes its socket, and a timer shuts those down when the time is up.
-
-
-_LATE = "no complete answer in time"
 
 
 class _Call:
@@ -220,7 +220,7 @@ class _Call:
                 pass
 
     def __enter__(self) -> None:
-        self._timer.start()
+        _start(self._timer)
         self._outer = _call.set(self)
 
     def __exit__(self, *_: object) -> None:
@@ -228,6 +228,13 @@ class _Call:
         self._timer.cancel()
         for sock in self._sockets:
             sock.close()
+
+
+def _start(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError:
+        raise OSError(errno.EAGAIN, "this process can start no thread") from None
 
 
 # A context variable, since greenlets have their own even where gevent patches late.
@@ -267,7 +274,7 @@ def _in_time(call: _Call, job: Callable[[], Any]) -> Any:
         problem = f"{_MOST_LOST} earlier look-ups hang still, and no other begins before one ends"
         raise socket.gaierror(socket.EAI_AGAIN, problem)
     errand = _Errand(job)
-    errand.start()
+    _start(errand)
     errand.join(call.left())
     if errand.is_alive():
         _Errand.lost.add(errand)
@@ -323,6 +330,21 @@ def _share(left: float, addresses: int) -> float:
     return left if addresses == 1 else min(left, max(_SHARE, left / (addresses + 1)))
 
 
+def _connect_by_itself(call: _Call, connect: Callable[[], socket.socket]) -> socket.socket:
+    """As PySocks does it: with a resolver and time limits of its own."""
+    call.late = "no connection in time"
+
+    def job() -> socket.socket:
+        sock = connect()
+        if call.is_over():  # and nobody waits for it any more
+            sock.close()
+            raise TimeoutError
+        return sock
+
+    made: socket.socket = _in_time(call, job)
+    return made
+
+
 class _Connection(urllib3.connection.HTTPConnection):
     """What every connection does here, mixed into those of urllib3 and of its SOCKS support."""
 
@@ -332,12 +354,10 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         call = _call.get()
-        sock: socket.socket
         socks = getattr(self, "_socks_options", None)
         if socks:
             call.proxy = f"the proxy {socks['proxy_host']}:{socks['proxy_port']}: "
-            call.late = "no connection in time"
-            sock = _in_time(call, super()._new_conn)
+            sock = _connect_by_itself(call, super()._new_conn)
         else:
             if self.proxy:
                 call.proxy = f"the proxy {self.host}:{self.port}: "
