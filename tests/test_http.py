@@ -419,8 +419,9 @@ def test_a_live_address_behind_two_that_swallow_packets(
     ("left", "addresses", "share"),
     [
         (10.0, 1, 10.0),  # nobody else to leave something to
-        (9.0, 2, 3.0),  # one for each, and one for the answer
-        (8.0, 3, 2.0),
+        (3.0, 2, 1.0),  # one for each, and one for the answer
+        (4.0, 3, 1.0),
+        (9.0, 2, 1.5),  # what is lost on the way has been sent again by then
         (2.0, 8, 0.5),  # no more of them than a round trip has room for
         (0.2, 8, 0.2),
     ],

@@ -32,8 +32,9 @@ _BODY_LIMIT = 65536
 _LATE = "no complete answer in time"
 #: Threads of a process that may hang in a resolver.
 _MOST_LOST = 3
-#: Seconds that an address is given at least: twice the way round the world and back.
-_SHARE = 0.5
+#: Seconds for an address with others behind it, at least and at most: a long way there and back,
+#: and time for a second packet where the first is lost, which Linux sends after a second.
+_SHARE = (0.5, 1.5)
 
 _FAILURES = (
     requests.RequestException,
@@ -327,7 +328,10 @@ def _connect(call: _Call, host: str, port: int) -> socket.socket:
 
 def _share(left: float, addresses: int) -> float:
     """Of the first of some addresses; another is for what comes after the connection."""
-    return left if addresses == 1 else min(left, max(_SHARE, left / (addresses + 1)))
+    if addresses == 1:
+        return left
+    least, most = _SHARE
+    return min(left, max(least, min(most, left / (addresses + 1))))
 
 
 def _connect_by_itself(call: _Call, connect: Callable[[], socket.socket]) -> socket.socket:
