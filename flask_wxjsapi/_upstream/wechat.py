@@ -12,7 +12,6 @@ from .._error_text import clean
 from .._platform import OFFIACCOUNT, TOKEN_ENDPOINTS, Platform
 from ..errors import TransportError, WeChatAPIError, reaction
 from .answer import credential, decoded, number
-from .http import exchange
 
 
 class WeChat:
@@ -82,6 +81,8 @@ class WeChat:
 
         :raises TransportError: when nobody answers.
         """
+        from .http import exchange
+
         return exchange("GET", self._host_url(), "/cgi-bin/get_api_domain_ip", timeout)[2]
 
     def _host_url(self) -> str:
@@ -96,6 +97,8 @@ class WeChat:
         params: dict[str, Any] | None = None,
         body: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
+        from .http import exchange  # here, for requests is slow to import
+
         base_url = self._host_url()
         status, text, _ = exchange(method, base_url, path, timeout, params=params, body=body)
         host = urlsplit(base_url).netloc
