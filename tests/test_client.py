@@ -159,7 +159,9 @@ def test_issued_at_is_from_before_the_call(answering: Callable[..., Recorder]) -
         ('"7200"', 7200),
         ("300", 300),
         ("1", 1),
-        ("0.25", 1),
+        ("0.25", 0.25),
+        ("0", 0.001),
+        ('"0"', 0.001),
         ("7200.5", 7200),
         ("7201", 7200),
         ("1000000000", 7200),
@@ -168,7 +170,7 @@ def test_issued_at_is_from_before_the_call(answering: Callable[..., Recorder]) -
 )
 @pytest.mark.parametrize("kind", [ACCESS_TOKEN, JSAPI_TICKET])
 def test_life(wechat: Sandbox, kind: str, expires_in: str, life: float) -> None:
-    """A life counts in any notation, for a second at least and for two hours at most."""
+    """A life counts in any notation, also where nothing is left, and for two hours at most."""
     upstream = client(wechat, clock=lambda: 1000.0)
     token = fetch_token(upstream).value
     wechat.fail(f"expires:{expires_in}")
@@ -176,7 +178,7 @@ def test_life(wechat: Sandbox, kind: str, expires_in: str, life: float) -> None:
     assert (fetched.issued_at, fetched.expires_at) == (1000.0, 1000.0 + life)
 
 
-BAD_LIVES = ["0", "-1", '"0"', '"soon"', '""', "null", "true", "[7200]", "{}", "NaN", "Infinity"]
+BAD_LIVES = ["-1", '"-0.5"', '"soon"', '""', "null", "true", "[7200]", "{}", "NaN", "Infinity"]
 BEYOND_A_FLOAT = f"expires:{10**400}"
 
 
@@ -604,12 +606,3 @@ def test_date_of_nobody() -> None:
     error = failure(lambda: client(f"http://127.0.0.1:{free_port()}").date(SOON))
     assert isinstance(error, TransportError)
     assert "Connection refused" in str(error)
-
-
-def test_provider_leaves_other_calls_to_the_upstream() -> None:
-    """The doctor asks WeChat through it, where there is a WeChat to ask."""
-    upstream = WeChat("https://api.example", APP_ID, SECRET)
-    both = TokenProvider(upstream, lambda rejected: Credential(TOKEN, 1.0, 2.0))
-    assert both.date == upstream.date
-    assert both.ask == upstream.ask
-    assert TokenProvider(Elsewhere(), both.fetch).date is None

@@ -456,14 +456,17 @@ def test_app_secret_that_is_an_id(app_secret: str) -> None:
 def test_sandbox_brings_an_account(platform: str) -> None:
     """Nobody needs to make up an AppID and a secret to try it."""
     settings = load(APP_ID=_ABSENT, APP_SECRET=_ABSENT, PLATFORM=platform, API_BASE_URL="sandbox")
-    assert (settings.app_id, settings.app_secret) == (sandbox.APP_ID, sandbox.APP_SECRET)
+    assert (settings.app_id, settings.app_secret) == (
+        sandbox.sandbox.APP_ID,
+        sandbox.sandbox.APP_SECRET,
+    )
     assert settings.is_sandbox
 
 
 def test_sandbox_takes_an_account_of_ones_own() -> None:
     """What is set counts, each for itself."""
     settings = load(APP_SECRET=_ABSENT, API_BASE_URL="sandbox")
-    assert (settings.app_id, settings.app_secret) == (APP_ID, sandbox.APP_SECRET)
+    assert (settings.app_id, settings.app_secret) == (APP_ID, sandbox.sandbox.APP_SECRET)
     assert load(API_BASE_URL="sandbox").app_secret == SECRET
 
 
@@ -477,7 +480,7 @@ def test_sandbox_accepts_the_account_it_brings(platform: str) -> None:
     )  # fmt: skip
     wxjsapi = WxJsApi(app)
     with app.app_context():
-        assert wxjsapi.config(url="https://example.com/")["appId"] == sandbox.APP_ID
+        assert wxjsapi.config(url="https://example.com/")["appId"] == sandbox.sandbox.APP_ID
 
 
 def test_app_id_is_required() -> None:
