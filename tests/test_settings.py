@@ -18,9 +18,10 @@ import pytest
 from flask import Flask
 
 import flask_wxjsapi
-from flask_wxjsapi import Credential, TicketServer, WxJsApi, sandbox
+from flask_wxjsapi import Credential, TicketServer, WxJsApi
 from flask_wxjsapi._platform import OFFIACCOUNT
 from flask_wxjsapi._settings import KEYS, Settings, key_prefix
+from flask_wxjsapi.sandbox import sandbox
 
 APP_ID = "wx1234567890abcdef"
 SECRET = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
@@ -457,8 +458,8 @@ def test_sandbox_brings_an_account(platform: str) -> None:
     """Nobody needs to make up an AppID and a secret to try it."""
     settings = load(APP_ID=_ABSENT, APP_SECRET=_ABSENT, PLATFORM=platform, API_BASE_URL="sandbox")
     assert (settings.app_id, settings.app_secret) == (
-        sandbox.sandbox.APP_ID,
-        sandbox.sandbox.APP_SECRET,
+        sandbox.APP_ID,
+        sandbox.APP_SECRET,
     )
     assert settings.is_sandbox
 
@@ -466,7 +467,7 @@ def test_sandbox_brings_an_account(platform: str) -> None:
 def test_sandbox_takes_an_account_of_ones_own() -> None:
     """What is set counts, each for itself."""
     settings = load(APP_SECRET=_ABSENT, API_BASE_URL="sandbox")
-    assert (settings.app_id, settings.app_secret) == (APP_ID, sandbox.sandbox.APP_SECRET)
+    assert (settings.app_id, settings.app_secret) == (APP_ID, sandbox.APP_SECRET)
     assert load(API_BASE_URL="sandbox").app_secret == SECRET
 
 
@@ -480,7 +481,7 @@ def test_sandbox_accepts_the_account_it_brings(platform: str) -> None:
     )  # fmt: skip
     wxjsapi = WxJsApi(app)
     with app.app_context():
-        assert wxjsapi.config(url="https://example.com/")["appId"] == sandbox.sandbox.APP_ID
+        assert wxjsapi.config(url="https://example.com/")["appId"] == sandbox.APP_ID
 
 
 def test_app_id_is_required() -> None:

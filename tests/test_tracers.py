@@ -104,7 +104,7 @@ def seen(request: pytest.FixtureRequest, kept: Callable[[str], str]) -> str:
 def test_no_secret_is_sent(wechat: Sandbox, seen: str) -> None:
     """No secret, token or ticket, in a breadcrumb, a span, an error or the variables of a frame."""
     secrets = {wechat.app_secret, CORP_SECRET, CENTRAL_TOKEN, CENTRAL_TICKET}
-    for account in (*wechat._registry.accounts.values(), *wechat._corps[CORP_ID].agents):
+    for account in (*wechat._registry.accounts.values(), *wechat._registry.corps[CORP_ID].agents):
         secrets |= set(account.tokens)
         secrets |= {ticket.value for tickets in account.tickets.values() for ticket in tickets}
     assert len(secrets) >= 8
