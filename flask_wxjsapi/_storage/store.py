@@ -14,7 +14,7 @@ from .._credential import ACCESS_TOKEN, Credential
 from .._error_text import describe
 from .._telling import tell
 from .cache import CacheServer
-from .lease import Lease
+from .lease import FileLease, Lease, LocalLease
 from .server import TicketServer
 
 T = TypeVar("T")
@@ -58,7 +58,8 @@ class Part(Generic[S]):
         self._make = make
         self._context = context
         self._server: list[S] = []
-        self._failing: set[str] = set()
+        self._failing: set[str] = set()  # uses
+        self._damaged: set[str] = set()  # keys
         self._forgets: set[str] = set()
 
     @property
@@ -119,9 +120,10 @@ class Part(Generic[S]):
             found = replace(found, generation=int(found.issued_at))
         problem = found.problem(now)
         if problem is None:
+            self._damaged.discard(key)
             return found
-        if f"damaged {key}" not in self._failing:
-            self._failing.add(f"damaged {key}")
+        if key not in self._damaged:
+            self._damaged.add(key)
             tell(
                 logging.WARNING,
                 "The record under %s is damaged (%s); it counts as absent and is replaced.",
@@ -333,6 +335,11 @@ class StoreSession:
     @property
     def has_lease(self) -> bool:
         return self._lease is not None
+
+    @property
+    def has_lease_of_host(self) -> bool:
+        """Whether it is one that has no life of its own, and that can be given back at once."""
+        return isinstance(self._lease, (FileLease, LocalLease))
 
     @property
     def needs_no_lease(self) -> bool:
