@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import urandom
 from time import time
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from markupsafe import Markup
@@ -20,7 +21,6 @@ from ._page.config import AgentConfig, WxConfig, listed
 from ._page.script import config_call, share_card, tags, warning
 from ._settings import Settings, key_prefix
 from ._signature import sign_page
-from ._storage.cache import CacheServer, CacheSettings
 from ._storage.server import TicketServer
 from ._storage.store import Keys, Plan
 from ._telling import tell
@@ -29,6 +29,9 @@ from ._upstream.central import CentralServer
 from ._upstream.token_provider import TokenProvider
 from ._upstream.wechat import WeChat
 from .errors import TicketUnavailable
+
+if TYPE_CHECKING:
+    from ._storage.cache import CacheServer, CacheSettings
 
 #: Where an app keeps its accounts: a dict by name in ``app.extensions``.
 ACCOUNTS = "wxjsapi.accounts"

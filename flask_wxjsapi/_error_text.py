@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import socket
-import ssl
 from collections.abc import Iterable
 from types import TracebackType
 
@@ -59,8 +58,9 @@ def _is_clean(error: BaseException, last: TracebackType | None) -> bool:
 
 def _system_cause(error: OSError) -> str:
     """The system's own words for a number; those of the exception may be anybody's."""
-    if isinstance(error, ssl.SSLError):  # whose numbers are OpenSSL's
-        return error.reason if _CODE.fullmatch(str(error.reason)) else ""
+    reason = getattr(error, "reason", None)
+    if any(kind.__name__ == "SSLError" for kind in type(error).__mro__):  # OpenSSL's numbers
+        return reason if isinstance(reason, str) and _CODE.fullmatch(reason) else ""
     number = error.errno
     if number is None:
         return ""

@@ -20,7 +20,6 @@ from ._error_text import describe
 from ._page.config import AgentConfig, WxConfig, whole_url
 from ._page.url import page_url
 from ._settings import Settings, key_prefix
-from ._storage.cache import CacheServer, CacheSettings
 from ._telling import tell
 from ._tools.cli import commands
 from ._views import blueprint
@@ -273,6 +272,8 @@ def _check_pair(settings: Settings, other: Settings) -> None:
 
 def _open(app: Flask, settings: Settings) -> Account:
     """An account of an app, which it does not keep."""
+    from ._storage.cache import CacheServer, CacheSettings  # with Flask-Caching
+
     app_ref = weakref.ref(app)
 
     def the_app() -> Flask:

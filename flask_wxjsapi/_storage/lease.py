@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from .._telling import tell
 
 
@@ -61,12 +59,15 @@ class FileLease:
     """
 
     def __init__(self, path: Path) -> None:
+        from filelock import FileLock, Timeout  # which only a renewal needs
+
+        self._taken = Timeout
         self._lock = FileLock(path, mode=0o600, thread_local=False)
 
     def acquire(self, blocking: bool = False) -> bool:
         try:
             self._lock.acquire(blocking=blocking)
-        except Timeout:
+        except self._taken:
             return False
         return True
 

@@ -8,14 +8,16 @@ import logging
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._credential import ACCESS_TOKEN, Credential
 from .._error_text import describe
 from .._telling import tell
-from .cache import CacheServer
 from .lease import FileLease, Lease, LocalLease
 from .server import TicketServer
+
+if TYPE_CHECKING:
+    from .cache import CacheServer  # with Flask-Caching, which comes with the first app
 
 T = TypeVar("T")
 S = TypeVar("S", bound=TicketServer)
