@@ -131,9 +131,16 @@ class Runtime:
 
     def _freed(self, renewal: Renewal) -> None:
         entry = (renewal.holding, renewal.snapshot)
-        if entry in self._kept:
-            self._plan(entry, lost_lease=renewal.lost_lease)
+        # A mere look puts nothing off: who asks for the status every second would keep the thread
+        # from ever trying again. If the thread met it, and left it at that, its turn is soon.
+        has_turn = renewal.purpose.asks or not self._is_planned(entry)
+        if has_turn and entry in self._kept:
+            self._plan(entry, lost_lease=renewal.lost_lease or not renewal.purpose.asks)
         self._start_waiting()
+
+    def _is_planned(self, entry: Entry) -> bool:
+        with self._lock:
+            return entry in self._schedule
 
     def _tell_of_threads(self, problem: object) -> None:
         """Once, and again after a while: where there are no threads every reader meets that."""
@@ -218,6 +225,7 @@ class Runtime:
         for entry in look.entries:
             if entry in self._kept and entry not in look.renewed:
                 self._plan(entry)
+        self._wake()  # it plans nothing while a look is under way, and what was renewed may be due
 
     def _plan(self, entry: Entry, *, lost_lease: bool = False) -> None:
         """Put the next time for something into the schedule."""
