@@ -24,7 +24,7 @@ from flask_wxjsapi._credential import (
 from flask_wxjsapi._storage.cache import CacheServer, CacheSettings
 from flask_wxjsapi._storage.lease import Lease
 from flask_wxjsapi._storage.server import TicketServer
-from flask_wxjsapi._storage.store import Keys, Part, Store, StoreSession
+from flask_wxjsapi._storage.store import Keys, Part, Plan, Store, Stores, StoreSession
 
 from .caches import KEY, LOGGER, NEWER, NOW, PREFIX, TICKET, logged
 from .conftest import Valkey, free_port
@@ -423,6 +423,269 @@ def test_two_threads_get_the_same_server() -> None:
     for thread in threads:
         thread.join()
     assert seen == [store.cache.server] * 2
+
+
+# -- keys ----------------------------------------------------------------------------------------
+
+
+def test_key_is_prefix_and_name() -> None:
+    """The prefix is asked for each time: an embedded sandbox has another one after a fork."""
+    prefixes = iter(["one:", "two:"])
+    keys = Keys(lambda: next(prefixes))
+    assert [keys.of("lease"), keys.of("lease")] == ["one:lease", "two:lease"]
+
+
+def test_key_has_what_is_its_owners_unless_it_is_shared() -> None:
+    """Two applications of a corp share its ticket, and nothing else."""
+    keys = Keys(lambda: "corp:", "app:", frozenset({JSAPI_TICKET}))
+    assert keys.of(JSAPI_TICKET) == f"corp:{JSAPI_TICKET}"
+    assert keys.of(ACCESS_TOKEN) == f"corp:app:{ACCESS_TOKEN}"
+
+
+# -- many at once --------------------------------------------------------------------------------
+
+WANTED = [(PREFIX + kind, kind) for kind in (ACCESS_TOKEN, JSAPI_TICKET, CARD_TICKET)]
+
+
+def test_many_are_found_at_once(store: Store, cache: WatchedCache) -> None:
+    """What is not there is left out."""
+    cache.save(PREFIX + ACCESS_TOKEN, NEWER)
+    cache.save(KEY, TICKET)
+    assert store.find_many(WANTED, NOW) == {PREFIX + ACCESS_TOKEN: NEWER, KEY: TICKET}
+
+
+def test_many_are_found_in_both_parts(
+    custom_store: Store, cache: WatchedCache, tickets: Tickets
+) -> None:
+    """The token in the cache, tickets where the user keeps them."""
+    cache.save(PREFIX + ACCESS_TOKEN, NEWER)
+    tickets.records[KEY] = TICKET
+    assert custom_store.find_many(WANTED, NOW) == {PREFIX + ACCESS_TOKEN: NEWER, KEY: TICKET}
+
+
+def test_many_without_a_token_leave_the_cache_alone(
+    custom_store: Store, cache: WatchedCache
+) -> None:
+    """It costs no call to ask for nothing."""
+    custom_store.find_many(WANTED[1:], NOW)
+    assert cache.calls == []
+
+
+@pytest.mark.parametrize("which", ["store", "custom_store"])
+def test_many_of_a_store_that_is_down(
+    which: str, cache: WatchedCache, tickets: Tickets, request: pytest.FixtureRequest
+) -> None:
+    """Whoever looks is told by an exception, and the log has it."""
+    cache.error = tickets.error = OSError("down")
+    with pytest.raises(OSError, match="down"):
+        request.getfixturevalue(which).find_many(WANTED, NOW)
+
+
+# -- what is stored is hostile once --------------------------------------------------------------
+
+HOSTILE = [
+    (Credential("t" * 1025, NOW, NOW + 7200, 5), "its value is too long"),
+    (Credential("t", NOW, NOW + 8000, 5), "it lives too long"),
+    (Credential("t", NOW + 90_000, NOW + 91_000, 5), "it was issued in the future"),
+    (Credential("t", NOW, NOW + 7200, int(NOW) + 700_000), "its generation is too high"),
+]
+
+
+@pytest.mark.parametrize(("planted", "problem"), HOSTILE, ids=[problem for _, problem in HOSTILE])
+@pytest.mark.parametrize("which", ["store", "custom_store"])
+def test_record_out_of_bounds_is_absent(
+    which: str,
+    planted: Credential,
+    problem: str,
+    cache: WatchedCache,
+    tickets: Tickets,
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Or whoever can write there once would have all processes keep it for ever."""
+    cache.save(KEY, planted)
+    tickets.records[KEY] = planted
+    session = session_of(request.getfixturevalue(which))
+    assert session.find(JSAPI_TICKET) is None
+    assert session.answers(JSAPI_TICKET)
+    (line,) = logged(caplog)
+    assert line.startswith(f"The record under {KEY} is damaged ({problem})")
+
+
+def test_record_out_of_bounds_is_replaced(store: Store, cache: WatchedCache) -> None:
+    """Though it says that it is the newest there will ever be."""
+    cache.save(KEY, HOSTILE[-1][0])
+    session_of(store).save(JSAPI_TICKET, TICKET)
+    assert cache.find(KEY) == TICKET
+
+
+def test_record_out_of_bounds_is_logged_once(
+    store: Store, cache: WatchedCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not with every look."""
+    cache.save(KEY, HOSTILE[0][0])
+    for _ in range(3):
+        session_of(store).find(JSAPI_TICKET)
+    assert len(logged(caplog)) == 1
+
+
+# -- a server of the user's that forgets -----------------------------------------------------------
+
+FORGETS = {
+    "generation": Credential(TICKET.value, TICKET.issued_at, TICKET.expires_at),
+    "issued_at": Credential(TICKET.value, NOW - 5, TICKET.expires_at, 5),
+    "issued_at and expires_at": Credential(TICKET.value, NOW - 5, NOW + 7000, 5),
+}
+
+
+@pytest.mark.parametrize(("what", "found"), FORGETS.items(), ids=FORGETS)
+def test_server_that_forgets_is_named_once(
+    what: str, found: Credential, custom_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A column is missing, or a time is rounded to minutes."""
+    for _ in range(2):
+        custom_store.compare(JSAPI_TICKET, TICKET, found)
+    (line,) = logged(caplog)
+    assert line.startswith("The ticket server Tickets does not give back what was saved")
+    assert f": {what} of a ticket" in line
+    assert TICKET.value not in line
+
+
+@pytest.mark.parametrize(
+    ("which", "kind"), [("store", JSAPI_TICKET), ("custom_store", ACCESS_TOKEN)]
+)
+def test_cache_does_not_forget(
+    which: str, kind: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It keeps our own JSON; another record there is another process's."""
+    request.getfixturevalue(which).compare(kind, TICKET, FORGETS["generation"])
+    assert logged(caplog) == []
+
+
+def test_time_rounded_to_seconds_is_not_forgotten(
+    custom_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many a database keeps no more, and it does no harm."""
+    rounded = Credential(TICKET.value, int(TICKET.issued_at), int(TICKET.expires_at), 5)
+    custom_store.compare(JSAPI_TICKET, TICKET, rounded)
+    assert logged(caplog) == []
+
+
+def test_server_without_generations_orders_by_time(custom_store: Store, tickets: Tickets) -> None:
+    """Once that is known; else its newer records would count as the oldest."""
+    tickets.records[KEY] = FORGETS["generation"]
+    custom_store.compare(JSAPI_TICKET, TICKET, FORGETS["generation"])
+    found = session_of(custom_store).find(JSAPI_TICKET)
+    assert found is not None
+    assert found.generation == int(TICKET.issued_at)
+
+
+# -- what kind of store it is ----------------------------------------------------------------------
+
+
+class Locked(Tickets):
+    """A server that brings a lock."""
+
+
+class Lockless(TicketServer):
+    """One that brings none."""
+
+    def find(self, key: str) -> Credential | None:
+        return None
+
+    def save(self, key: str, credential: Credential) -> None:
+        raise NotImplementedError
+
+
+class OneHost(WatchedCache):
+    """A cache for processes of several hosts that has no lease for them, as memcached."""
+
+    is_private = False
+
+
+class Common(OneHost):
+    """One with a lease that holds everywhere."""
+
+    has_common_lease = True
+
+
+@pytest.mark.parametrize(
+    ("cache", "tickets", "is_private", "is_leased_by_host"),
+    [
+        (WatchedCache, None, True, False),
+        (OneHost, None, False, True),
+        (Common, None, False, False),
+        (WatchedCache, Lockless, False, True),
+        (OneHost, Lockless, False, True),
+        (Common, Lockless, False, False),
+        (WatchedCache, Locked, False, False),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_who_shares_it(
+    cache: type[WatchedCache],
+    tickets: type[TicketServer] | None,
+    is_private: bool,
+    is_leased_by_host: bool,
+) -> None:
+    """Nobody, the processes of one host under a lease of its own, or all under one lease."""
+    store = store_of(cache, tickets)
+    assert (store.is_private, store.is_leased_by_host) == (is_private, is_leased_by_host)
+
+
+# -- the stores of a process -----------------------------------------------------------------------
+
+
+def plan_of(cache_key: str, made: list[str], tickets_key: str | None = None) -> Plan:
+    def make(key: str, server: Any) -> Any:
+        made.append(key)
+        return server
+
+    return Plan(
+        cache_key,
+        lambda: make(cache_key, WatchedCache()),
+        tickets_key=tickets_key,
+        open_tickets=None if tickets_key is None else lambda: make(str(tickets_key), Tickets()),
+    )
+
+
+def test_accounts_with_the_same_settings_share_a_store() -> None:
+    """And with it its connections, however many they are."""
+    made: list[str] = []
+    stores = Stores()
+    found = {stores.of(plan_of("redis", made)) for _ in range(100)}
+    for store in found:
+        use_everything(session_of(store), JSAPI_TICKET)
+    assert (len(found), made) == (1, ["redis"])
+
+
+def test_accounts_with_other_settings_do_not() -> None:
+    """Each set of settings is opened for itself."""
+    made: list[str] = []
+    stores = Stores()
+    for key in ("redis", "files"):
+        use_everything(session_of(stores.of(plan_of(key, made))), JSAPI_TICKET)
+    assert made == ["redis", "files"]
+
+
+def test_accounts_with_servers_of_their_own_share_the_cache() -> None:
+    """One pool for the tokens; each server is made once."""
+    made: list[str] = []
+    stores = Stores()
+    for tickets_key in ("one", "two", "one"):
+        session = session_of(stores.of(plan_of("redis", made, tickets_key)))
+        use_everything(session, JSAPI_TICKET)
+    assert sorted(made) == ["one", "redis", "two"]
+
+
+def test_outage_of_a_shared_store_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Not once for each of a thousand accounts."""
+    stores = Stores()
+    cache = WatchedCache()
+    cache.error = OSError("down")
+    for _ in range(3):
+        session_of(stores.of(Plan("redis", lambda: cache))).find(JSAPI_TICKET)
+    assert len(logged(caplog)) == 1
 
 
 # -- the lease of a session --------------------------------------------------------------------
