@@ -213,7 +213,7 @@ class Runtime:
             self.threads.start(look)
         except NoThread as error:
             self._tell_of_threads(error)
-            look.give_up()
+            look.cancel()
         return look
 
     def looked(self, look: Look, *, has_failed: bool) -> None:
@@ -226,6 +226,12 @@ class Runtime:
             if entry in self._kept and entry not in look.renewed:
                 self._plan(entry)
         self._wake()  # it plans nothing while a look is under way, and what was renewed may be due
+
+    def tell_of_hanging_look(self) -> None:
+        """Tell the log of the first look in a row that hangs."""
+        if self._failed_looks == 1:
+            text = "A look at the store hangs: in a ticket server or the network."
+            self.aside(lambda: tell(logging.ERROR, text, event="renewal_hangs"))
 
     def _plan(self, entry: Entry, *, lost_lease: bool = False) -> None:
         """Put the next time for something into the schedule."""
@@ -330,7 +336,12 @@ class Look:
                 self._end(has_failed=False)
 
     def give_up(self) -> None:
-        """It hangs: in a ticket server, say."""
+        """It hangs: in a ticket server, say. The log has the first of them."""
+        self._end(has_failed=True)
+        self._runtime.tell_of_hanging_look()
+
+    def cancel(self) -> None:
+        """There is no thread for it."""
         self._end(has_failed=True)
 
     def _end(self, *, has_failed: bool) -> None:
