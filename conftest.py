@@ -1,4 +1,4 @@
 import pytest
 
 pytest.register_assert_rewrite("tests.docs")
-pytest_plugins = ["pytester", "tests.caches", "tests.docs.pages"]
+pytest_plugins = ["pytester", "tests.docs.pages", "tests.caches"]

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
-from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
+from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET
 from ._engine.reading import Credentials, Status
 from ._engine.runtime import Engine
 from ._engine.snapshot import Holding, Times
 from ._page.config import AgentConfig, WxConfig, agent_config, listed, wx_config
-from ._page.script import SHARE_APIS, config_call, share_card, tags, warning
-from ._settings import AGENT_SDK_URL, SANDBOX, Settings, key_prefix
+from ._page.script import config_call, share_card, tags, warning
+from ._settings import Settings, key_prefix
 from ._storage.cache import CacheServer, CacheSettings
 from ._storage.server import TicketServer
 from ._storage.store import Keys, Plan
@@ -24,7 +24,7 @@ from ._telling import tell
 from ._upstream import Upstream
 from ._upstream.central import CentralServer
 from ._upstream.token_provider import TokenProvider
-from ._upstream.wechat import WeChat, WeCom
+from ._upstream.wechat import WeChat
 from .errors import TicketUnavailable
 
 #: Where an app keeps its accounts: a dict by name in ``app.extensions``.
@@ -63,7 +63,6 @@ class Account:
         self._host = host
         self._is_closed = False
         self._script_failed = False
-        self._beta = settings.platform == "wecom"
         about = {"account": settings.name, "app_id": settings.app_id}
         #: What tickets are asked of, without the user's own token provider.
         self.api = _api(settings)
@@ -103,7 +102,9 @@ class Account:
 
     def card_ticket(self) -> str:
         if CARD_TICKET not in self.settings.ticket_kinds:
-            raise RuntimeError(f'{self._prefix}PLATFORM is "wecom", which has no cards.')
+            raise RuntimeError(
+                f'{self._prefix}PLATFORM is "{self.settings.platform}", which has no cards.'
+            )
         return self.credentials.get(CARD_TICKET).value
 
     def refresh(self) -> str:
@@ -146,7 +147,7 @@ class Account:
             names=names,
             tags=open_tags,
             debug=settings.debug if debug is None else debug,
-            beta=self._beta,
+            beta=settings.platform.is_beta,
         )
 
     def agent_config(self, page: str, js_api_list: Iterable[str] | None = None) -> AgentConfig:
@@ -181,19 +182,18 @@ class Account:
         settings = self.settings
         names = [*settings.js_api_list] if js_api_list is None else listed(js_api_list)
         if share is not None:
-            names += [name for name in SHARE_APIS if name not in names]
+            names += [name for name in settings.platform.share_calls if name not in names]
         card = None if share is None else share_card(page, share)
         body = self._body(page, names, card)
         first, *spare = settings.jssdk_urls
         sources = [first]
-        if settings.api_base_url == SANDBOX:
+        if settings.is_sandbox:
             from .sandbox import embedded  # which nobody needs in production
 
             # A phone for any browser.
-            phone = "?phone=wecom" if settings.platform == "wecom" else ""
-            sources.insert(0, f"{embedded().url}/sandbox/bridge.js{phone}")
-        more = [] if settings.agent_id is None else [AGENT_SDK_URL]
-        return tags(sources, spare, more, body, nonce)
+            phone = settings.platform.phone
+            sources.insert(0, f"{embedded().url}/sandbox/bridge.js?phone={phone}")
+        return tags(sources, spare, settings.agent_sdk_urls, body, nonce)
 
     def _body(self, page: str, names: list[str], card: Mapping[str, str] | None) -> Markup:
         """The statements of :meth:`script`; a warning in the console where there is no ticket."""
@@ -214,9 +214,9 @@ class Account:
             names=names,
             tags=open_tags,
             debug=settings.debug,
-            beta=self._beta,
+            beta=settings.platform.is_beta,
         )
-        return config_call(config, card)
+        return config_call(config, card, settings.platform.share_calls)
 
     def _tell_of_pages(self, cause: str) -> None:
         """Aside: a slow log handler does not hold the page up."""
@@ -235,12 +235,12 @@ class Account:
 
 
 def _base_url(settings: Settings) -> str:
-    if settings.api_base_url != SANDBOX:
+    if not settings.is_sandbox:
         return settings.api_base_url
     from .sandbox import embedded  # likewise
 
     sandbox = embedded()
-    if settings.platform == "wecom":
+    if settings.platform.has_agents:
         sandbox.add_agent(settings.app_id, settings.app_secret, settings.agent_id or "")
     else:
         sandbox.add_account(settings.app_id, settings.app_secret)
@@ -250,12 +250,12 @@ def _base_url(settings: Settings) -> str:
 def _api(settings: Settings) -> WeChat | CentralServer:
     if settings.central_url is not None:
         return CentralServer(settings.central_url, settings.central_token, settings.app_id)
-    platform = WeCom if settings.platform == "wecom" else WeChat
-    return platform(
+    return WeChat(
         lambda: _base_url(settings),
         settings.app_id,
         settings.app_secret,
-        stable=settings.token_endpoint == "stable_token",
+        platform=settings.platform,
+        token_endpoint=settings.token_endpoint,
     )
 
 
@@ -273,18 +273,18 @@ def _keys(settings: Settings) -> Keys:
         host = urlsplit(settings.central_url or _base_url(settings)).netloc
         return f"~wxjsapi:{{{host}/{settings.app_id}}}:"
 
-    if settings.platform != "wecom":
+    if not settings.platform.has_agents:
         return Keys(prefix)
     # Token and agent ticket are the application's own. The other is the corp's: two of its
     # applications may ask for it at the same moment, for each has a lease of its own.
     own = f"{settings.digest[:8]}-{settings.agent_id or ''}:"
-    return Keys(prefix, own, frozenset({JSAPI_TICKET}))
+    return Keys(prefix, own, frozenset(settings.platform.kinds_of_corp))
 
 
 def _plan(settings: Settings, caches: CacheSettings, host: Host) -> Plan:
     server = settings.ticket_server
     if server is None:
-        return Plan(caches.key, lambda: host.open_cache(caches))
+        return Plan(lambda: caches.key, lambda: host.open_cache(caches))
 
     def open_tickets() -> TicketServer:
         made: TicketServer = server() if isinstance(server, type) else server
@@ -292,7 +292,7 @@ def _plan(settings: Settings, caches: CacheSettings, host: Host) -> Plan:
 
     name = getattr(server, "__name__", type(server).__name__)
     return Plan(
-        caches.key,
+        lambda: caches.key,
         lambda: host.open_cache(caches),
         tickets_key=id(server),
         open_tickets=open_tickets,

@@ -17,7 +17,7 @@ from ._engine.runtime import Engine
 from ._error_text import describe
 from ._page.config import AgentConfig, WxConfig, whole_url
 from ._page.url import page_url
-from ._settings import SANDBOX, Settings, key_prefix
+from ._settings import Settings, key_prefix
 from ._storage.cache import CacheServer, CacheSettings
 from ._telling import tell
 from ._tools.cli import commands
@@ -70,7 +70,7 @@ class WxJsApi:
                 "init_app() once, or give a second account its own name=."
             )
         settings = Settings.load(app.config, self.name)
-        if settings.api_base_url == SANDBOX and not (app.debug or app.testing):
+        if settings.is_sandbox and not (app.debug or app.testing):
             raise RuntimeError(
                 f'{key_prefix(self.name)}API_BASE_URL = "sandbox" is for development: it '
                 "needs debug or testing mode, set before init_app(). (flask --debug does.)"

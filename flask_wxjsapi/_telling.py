@@ -48,4 +48,11 @@ def put_off() -> Iterator[None]:
     finally:
         _put_off.reset(token)
         for action in waiting:
-            action()
+            _do(action)
+
+
+def _do(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except Exception:  # noqa: S110 - a handler that raises keeps nobody else from being told
+        pass

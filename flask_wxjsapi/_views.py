@@ -19,8 +19,8 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from ._account import ACCOUNTS, Account
 from ._credential import AGENT_TICKET, JSAPI_TICKET
 from ._page.config import AgentConfig, whole_url
-from ._page.url import check_page, is_origin_of
-from ._settings import SANDBOX, Settings
+from ._page.url import check_page, is_origin_of, without_default_port
+from ._settings import Settings
 from ._upstream.central import fingerprint
 from .errors import TicketUnavailable
 
@@ -110,8 +110,7 @@ def _page_to_sign(settings: Settings) -> str:
 
 def _hosts(settings: Settings) -> list[str]:
     """The hosts whose pages are signed: the request's own and those in the config."""
-    own = request.host.lower().removesuffix(":80").removesuffix(":443")
-    hosts = [own, *settings.page_hosts]
+    hosts = [without_default_port(request.host.lower()), *settings.page_hosts]
     if settings.public_origin:
         hosts.append(urlsplit(settings.public_origin).netloc)
     return hosts
@@ -210,7 +209,7 @@ def _client(settings: Settings, form: str) -> Response:
         text = text.replace("document.currentScript.src", "import.meta.url")
         text += "export const config = window.wxjsapi.config;\n"
     response = Response(text, content_type=f"{_CLIENT_TYPES[form]}; charset=utf-8")
-    if settings.api_base_url == SANDBOX:
+    if settings.is_sandbox:
         response.cache_control.no_cache = True  # the sandbox's port changes with every restart
     else:
         response.cache_control.public = True
@@ -222,11 +221,11 @@ def _client(settings: Settings, form: str) -> Response:
 
 def _bridge(settings: Settings) -> str:
     """The phone of the sandbox, so that wx.config works in any browser where that is WeChat."""
-    if settings.api_base_url != SANDBOX:
+    if not settings.is_sandbox:
         return ""
     from .sandbox import embedded
 
-    return embedded().bridge_script("wecom" if settings.platform == "wecom" else "wechat")
+    return embedded().bridge_script(settings.platform.phone)
 
 
 @cache

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from werkzeug.exceptions import ServiceUnavailable
+
+from ._platform import OFFIACCOUNT, WECOM
 
 
 class WxJsApiError(Exception):
@@ -76,29 +78,52 @@ class Reaction:
 PERMANENT: Final = 900.0
 _HOUR: Final = 3600.0
 
+_CONSOLE = OFFIACCOUNT.console
 _SECRET = (
-    "Check WXJSAPI_APP_ID and WXJSAPI_APP_SECRET against the account's page in the WeChat "
-    "console (a reset secret stops the old one at once), then restart."
+    f"Compare WXJSAPI_APP_ID and WXJSAPI_APP_SECRET with the account's at {_CONSOLE}: a reset "
+    "stops the old secret at once. Then restart."
 )
 _TOKEN = (
-    "The access token was rejected twice. Another service probably requests tokens for this "
-    "account and supersedes ours: let all of them use stable_token, or share one through "
+    "The access token was rejected twice. Another program probably fetches tokens for this account "
+    "and supersedes ours: let all of them use stable_token, or share one through "
     "WXJSAPI_ACCESS_TOKEN_PROVIDER."
 )
 _WHITELIST = (
-    "Add the IP address in the message to the account's IP whitelist in the WeChat console; "
-    "it takes effect within minutes."
+    "Add the IP address in the message to the account's IP whitelist, and every other address that "
+    f"your servers call from: {_CONSOLE}; on a third-party platform it is the platform's list. "
+    "It takes effect within ten minutes."
 )
-_TRUSTED_IP = (
-    "Add the IP address in the message to the application's trusted IPs (企业可信IP) in the WeCom "
-    "console."
+_FROZEN = f"The account is frozen or restricted: {_CONSOLE} says why."
+_AUTHORISER = (
+    "Have the account's administrator authorise your third-party platform (第三方平台) again, and "
+    "keep the refresh token that comes with it."
 )
-_ACCOUNT = "The account or its secret is frozen or restricted: see the WeChat console."
-_MINUTE = "Too many calls in this minute; the next try waits for the next one."
+_GATEWAY = (
+    "WeChat got another request than was sent: a gateway or proxy changes method, query or body. "
+    "Look at WXJSAPI_API_BASE_URL."
+)
+_MINUTE = "Too many calls in this minute; the next attempt waits for a new one."
+_BUSY = (
+    "WeChat is busy; the request is retried automatically. If that lasts for hours, look at the IP "
+    "whitelist, and ask WeChat with the rid in the message."
+)
+
+_CORP_SECRET = (
+    "Compare WXJSAPI_APP_ID with the corp id (企业ID), and WXJSAPI_APP_SECRET with the "
+    f"application's Secret, in {WECOM.console}: it may be another application's, or another "
+    "corp's. Then restart."
+)
+_CORP_TOKEN = (
+    "The access token was rejected twice. It may be another application's; WeCom also ends one "
+    "early, for example after a reset of the Secret. Compare WXJSAPI_APP_SECRET, and see which "
+    "other programs use it."
+)
+_PERMISSION = f"The application may not use this API: give it the permission in {WECOM.console}."
 
 #: errcode -> reaction. Source: WeChat's and WeCom's global error code pages.
 REACTIONS: Final[dict[int, Reaction]] = {
-    -1: Reaction("WeChat is busy; it is asked again by itself."),
+    -1000: Reaction(_BUSY),
+    -1: Reaction(_BUSY),
     40001: Reaction(
         "On the token call: the secret is wrong. " + _SECRET + " On the ticket call: " + _TOKEN,
         PERMANENT,
@@ -106,13 +131,30 @@ REACTIONS: Final[dict[int, Reaction]] = {
     40002: Reaction("The grant type was refused: check WXJSAPI_TOKEN_ENDPOINT.", PERMANENT),
     40013: Reaction("WXJSAPI_APP_ID is not a valid AppID. " + _SECRET, PERMANENT),
     40014: Reaction(_TOKEN, PERMANENT),
-    40091: Reaction(_SECRET, PERMANENT),
+    40066: Reaction(
+        "The address does not exist there: WXJSAPI_API_BASE_URL must be scheme and host, unless "
+        "there is a gateway of yours behind its path.",
+        PERMANENT,
+    ),
+    40091: Reaction("The Secret is wrong. " + _CORP_SECRET, PERMANENT),
     40125: Reaction("WXJSAPI_APP_SECRET is wrong. " + _SECRET, PERMANENT),
-    40164: Reaction(_WHITELIST, PERMANENT),
-    40243: Reaction(_ACCOUNT, PERMANENT),
+    40164: Reaction(_WHITELIST, PERMANENT, of_host=True),
+    40243: Reaction(f"The AppSecret is frozen: unfreeze it at {_CONSOLE}.", PERMANENT),
+    41001: Reaction(_GATEWAY, PERMANENT),
     41002: Reaction("WXJSAPI_APP_ID is missing. " + _SECRET, PERMANENT),
     41004: Reaction("WXJSAPI_APP_SECRET is missing. " + _SECRET, PERMANENT),
     42001: Reaction(_TOKEN, PERMANENT),
+    42009: Reaction(
+        "The suite_access_token has expired: the code behind WXJSAPI_ACCESS_TOKEN_PROVIDER must "
+        "renew it.",
+        PERMANENT,
+    ),
+    42012: Reaction(
+        "The jsapi_ticket cannot be used: wx.agentConfig needs the application's own, which comes "
+        "with WXJSAPI_AGENT_ID.",
+        PERMANENT,
+    ),
+    43002: Reaction(_GATEWAY, PERMANENT),
     45009: Reaction(
         "The quota is used up; WeChat's starts anew at 00:00 Asia/Shanghai, WeCom's within an "
         "hour. Look for another program that asks without a cache.",
@@ -120,33 +162,98 @@ REACTIONS: Final[dict[int, Reaction]] = {
     ),
     45011: Reaction(_MINUTE, until_minute=True),
     45033: Reaction(_MINUTE, until_minute=True),
+    47001: Reaction(_GATEWAY, PERMANENT),
     48001: Reaction(
-        "The account may not use this API: it must be verified and have the JS-SDK permission.",
+        "The account may not use this API. First see whether WXJSAPI_APP_ID is that of an official "
+        "account, not of a mini program or an app; then whether it is verified, and the "
+        "verification has not expired.",
         PERMANENT,
     ),
-    48004: Reaction("The API is banned for this account: see the WeChat console.", PERMANENT),
-    50002: Reaction(_ACCOUNT, PERMANENT),
-    50003: Reaction("The application is disabled in the WeCom console.", PERMANENT),
-    50004: Reaction(_ACCOUNT, PERMANENT),
-    50007: Reaction(_ACCOUNT, PERMANENT),
-    60020: Reaction(_TRUSTED_IP, PERMANENT),
+    48002: Reaction(_PERMISSION, PERMANENT),
+    48004: Reaction(f"The API is banned for this account: {_CONSOLE} says why.", PERMANENT),
+    50002: Reaction(_FROZEN, PERMANENT),
+    50003: Reaction(f"The application is disabled: enable it in {WECOM.console}.", PERMANENT),
+    50004: Reaction(_FROZEN, PERMANENT),
+    50007: Reaction(_FROZEN, PERMANENT),
+    60020: Reaction(
+        "Add the IP address in the message to the application's trusted IPs (企业可信IP), and "
+        f"every other address that your servers call from: {WECOM.console}.",
+        PERMANENT,
+        of_host=True,
+    ),
+    61003: Reaction("The account has withdrawn its authorisation. " + _AUTHORISER, PERMANENT),
+    61004: Reaction(_WHITELIST, PERMANENT, of_host=True),
+    61007: Reaction(
+        "The account has not granted your third-party platform the permission set with the JS-SDK. "
+        + _AUTHORISER,
+        PERMANENT,
+    ),
+    61023: Reaction("The refresh token of the account is not valid. " + _AUTHORISER, PERMANENT),
+    61024: Reaction(
+        "WXJSAPI_APP_ID is that of the third-party platform itself: it must be the authorised "
+        "account's, with a token from WXJSAPI_ACCESS_TOKEN_PROVIDER.",
+        PERMANENT,
+    ),
+    89501: Reaction(
+        "A confirmation of this IP address waits for the account's administrator in WeChat.",
+        PERMANENT,
+    ),
     89503: Reaction(
-        "The account's administrator must confirm this IP address in WeChat.", PERMANENT
+        "The account's administrator must confirm this IP address in WeChat.",
+        PERMANENT,
+        of_host=True,
     ),
     89506: Reaction(
-        "The administrator refused this IP address; WeChat asks again after 24 hours.", _HOUR
+        "The administrator refused this IP address; WeChat asks again after 24 hours.",
+        _HOUR,
+        of_host=True,
     ),
     89507: Reaction(
-        "The administrator refused this IP address; WeChat asks again after an hour.", _HOUR
+        "The administrator refused this IP address; WeChat asks again after an hour.",
+        _HOUR,
+        of_host=True,
+    ),
+    301002: Reaction(
+        "The application is not the one that the Secret is for: WXJSAPI_AGENT_ID and "
+        "WXJSAPI_APP_SECRET must be of the same one.",
+        PERMANENT,
     ),
 }
 
-_UNKNOWN = Reaction("Look the code up in WeChat's list of global error codes.")
+#: What is different in WeCom: what an errcode means there, or where a person mends it. What the
+#: engine does about it is the same.
+ADVICE_IN_WECOM: Final[dict[int, str]] = {
+    40001: "The Secret is wrong. " + _CORP_SECRET,
+    40013: "WXJSAPI_APP_ID is not a valid corp id. " + _CORP_SECRET,
+    40014: _CORP_TOKEN,
+    40125: "The Secret is wrong. " + _CORP_SECRET,
+    41002: "WXJSAPI_APP_ID is missing. " + _CORP_SECRET,
+    41004: "WXJSAPI_APP_SECRET is missing. " + _CORP_SECRET,
+    42001: _CORP_TOKEN,
+    48001: _PERMISSION,
+    48004: "The corp has withdrawn its authorisation: have it authorise your application again.",
+    50002: "The member is not in the visible range (可见范围) of the application: widen it.",
+    50004: f"The application is restricted: {WECOM.console} says why.",
+}
+
+_PROVIDER = (
+    "The token of WXJSAPI_ACCESS_TOKEN_PROVIDER was rejected, and so was the next one: see that it "
+    "is of this account, and that the provider fetches another when it gets the rejected one."
+)
+
+#: The advice where the access token is the user's own affair.
+ADVICE_WITH_PROVIDER: Final[dict[int, str]] = dict.fromkeys((40001, 40014, 42001), _PROVIDER)
+
+_UNKNOWN = Reaction("Look the code up in the list of global error codes (全局返回码).")
 
 
-def reaction(errcode: int) -> Reaction:
+def reaction(errcode: int, platform: str = OFFIACCOUNT.name) -> Reaction:
     """What to do about an ``errcode``; a general answer for one that is not listed.
 
     :param errcode: WeChat's number.
+    :param platform: the word of PLATFORM; the advice depends on it, and nothing else does.
     """
-    return REACTIONS.get(errcode, _UNKNOWN)
+    found = REACTIONS.get(errcode, _UNKNOWN)
+    if platform == WECOM.name and errcode in ADVICE_IN_WECOM:
+        return replace(found, advice=ADVICE_IN_WECOM[errcode])
+    return found

@@ -20,6 +20,7 @@ from flask_wxjsapi import WxJsApi
 from flask_wxjsapi._engine.runtime import _Thread
 from flask_wxjsapi.sandbox import Sandbox
 from flask_wxjsapi.sandbox import sandbox as sandbox_module
+from tests import wire
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background like that, and programs started here would be deaf
@@ -212,3 +213,40 @@ def make_app(sandbox: Sandbox) -> Callable[..., tuple[Flask, WxJsApi]]:
         return app, WxJsApi(app, name=name)
 
     return make
+
+
+# -- a call over real HTTP: see tests/wire.py
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[..., wire.Recorder]]:
+    """Starts servers that answer what they are told to."""
+    with wire.recorders() as start:
+        yield start
+
+
+@pytest.fixture
+def debug_log() -> Iterator[list[str]]:
+    """Everything that any logger says at DEBUG, tracebacks included."""
+    with wire.everything_logged() as lines:
+        yield lines
+
+
+@pytest.fixture
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy or a .netrc of the machine the tests run on has no say."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", os.devnull)
+
+
+@pytest.fixture
+def no_timer_stays() -> Iterator[None]:
+    """Every call takes its timer along when it ends."""
+    yield
+    wait_until(
+        lambda: not [t for t in threading.enumerate() if isinstance(t, threading.Timer)],
+        wire.SOON,
+        "no timer left",
+    )

@@ -235,18 +235,32 @@ MUTANTS = [
         "tests/test_worker.py::test_it_survives_every_exception",
     ),
     Mutant(
-        "redaction removed",
+        "query in the URL that requests is given",
         "_upstream/http",
-        '        clean = self._QUERY.sub(r"\\1***", text)',
-        "        clean = text",
-        "tests/test_client.py",
+        "                base_url + path,",
+        '                base_url + path + "?" + call.query,',
+        "tests/test_http.py::test_the_query_is_in_no_url",
     ),
     Mutant(
         "cut-off of a dripping answer removed",
         "_upstream/http",
-        "    timer.start()\n    try:\n        yield",
-        "    try:\n        yield",
-        "tests/test_client.py",
+        "        _start(self._timer)\n",
+        "        pass\n",
+        "tests/test_http.py",
+    ),
+    Mutant(
+        "a resolver that hangs is waited for",
+        "_upstream/http",
+        "    errand.join(call.left())",
+        "    errand.join()",
+        "tests/test_http.py::test_resolver_that_takes_too_long",
+    ),
+    Mutant(
+        "the first address may take all the time",
+        "_upstream/http",
+        "_share(call.left(), len(addresses) - tried)",
+        "call.left()",
+        "tests/test_http.py::test_a_live_address_behind_two_that_swallow_packets",
     ),
     Mutant(
         "tickets served to strangers",
@@ -285,10 +299,10 @@ MUTANTS = [
     ),
     Mutant(
         "pickle read from the store",
-        "_storage/store",
+        "_storage/cache",
         "            backend.serializer = _TextSerializer()",
         "            pass",
-        "tests/test_server.py",
+        "tests/test_cache.py",
     ),
     Mutant(
         "pages may verify as often as they like",
@@ -328,8 +342,8 @@ MUTANTS = [
     Mutant(
         "the port does not count",
         "_page/url",
-        "host.removesuffix(_DEFAULT_PORT[scheme])",
-        'host.partition(":")[0]',
+        "host = without_default_port(page[2].lower(), page[1])",
+        'host = page[2].lower().partition(":")[0]',
         "tests/test_views.py",
     ),
     Mutant(

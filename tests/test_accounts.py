@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -216,27 +217,29 @@ def test_the_thread_runs_as_long_as_one_has_it(make: MakeAccounts) -> None:
     wait_until(lambda: not threads_of(app), what="the thread ends")
 
 
+def caches_of(app: Flask, accounts: dict[str, WxJsApi]) -> dict[str, Any]:
+    """What each keeps its credentials in, with the connections to it."""
+    stores = {name: one._account_of(app).credentials.store for name, one in accounts.items()}
+    return {name: store.cache.server for name, store in stores.items()}
+
+
 @pytest.mark.parametrize("backend", ["SimpleCache", "FileSystemCache", "RedisCache"])
-def test_all_share_one_store(
+def test_all_share_one_cache(
     make: MakeAccounts, backend: str, tmp_path: Path, valkey: Valkey
 ) -> None:
     """And with it one connection pool."""
     app, accounts = make(
         CACHE_TYPE=backend, CACHE_DIR=str(tmp_path / "cache"), CACHE_REDIS_URL=valkey.url
     )
-    stores = {account._account_of(app).credentials.store for account in accounts.values()}
-    assert len(stores) == 1
+    assert len(set(caches_of(app, accounts).values())) == 1
 
 
-def test_another_cache_is_another_store(make: MakeAccounts, tmp_path: Path) -> None:
-    """Only the account that names a cache of its own has one."""
+def test_cache_of_an_accounts_own(make: MakeAccounts, tmp_path: Path) -> None:
+    """Only the account that names another one has it."""
     own = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path)}
-    app, accounts = make(SHOP_WXJSAPI_CACHE=own)
-    stores = {
-        name: account._account_of(app).credentials.store for name, account in accounts.items()
-    }
-    assert stores["shop"] is not stores["default"]
-    assert stores["hr"] is stores["default"]
+    caches = caches_of(*make(SHOP_WXJSAPI_CACHE=own))
+    assert caches["shop"] is not caches["default"]
+    assert caches["hr"] is caches["default"]
 
 
 def test_the_command_line_of_each(sandbox: Sandbox, make: MakeAccounts, tmp_path: Path) -> None:
@@ -326,6 +329,35 @@ def test_templates_of_wecom(sandbox: Sandbox, make: MakeAccounts) -> None:
     assert judge_agent(sandbox, config) == "agentConfig:ok"
     assert "jwxwork" not in other
     assert "shop_wx_agent_config" not in app.jinja_env.globals
+
+
+def test_a_share_card_uses_the_calls_of_its_platform(make: MakeAccounts) -> None:
+    """WeCom has the older pair alone; a call that is not in jsApiList does nothing."""
+    app, _ = make()
+    calls = {
+        "hr": ("onMenuShareAppMessage", "onMenuShareTimeline"),
+        "shop": ("updateAppMessageShareData", "updateTimelineShareData"),
+    }
+    with app.test_request_context("/p", base_url="https://corp.example"):
+        for name, (friends, moments) in calls.items():
+            page = render_template_string(f"{{{{ {name}_wx_script(share={{'title': 'T'}}) }}}}")
+            assert re.findall(r"wx\.(\w+ShareData|onMenu\w+)\(", page) == [friends, moments]
+            assert f'"jsApiList": ["{friends}", "{moments}"]' in page
+
+
+def test_the_advice_of_wecom_reaches_other_processes(
+    sandbox: Sandbox, make: MakeAccounts, tmp_path: Path
+) -> None:
+    """A process that learns of a failure from the store tells the same of it."""
+    shared = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")}
+    (app, accounts), (other_app, others) = make(**shared), make(**shared)
+    sandbox.fail("40013", times=None, path="gettoken")
+    with app.app_context(), pytest.raises(WeChatAPIError) as caught:
+        accounts["hr"].refresh()
+    with other_app.app_context():
+        told = others["hr"].status().last_error
+    assert "corp id" in caught.value.advice
+    assert caught.value.advice in str(told)
 
 
 def test_the_endpoint_answers_both(sandbox: Sandbox, make: MakeAccounts) -> None:

@@ -25,7 +25,7 @@ from flask_wxjsapi import Credential, TicketUnavailable, TransportError, WxJsApi
 from flask_wxjsapi import _views as views_module
 from flask_wxjsapi._credential import JSAPI_TICKET
 from flask_wxjsapi._settings import Settings
-from flask_wxjsapi._upstream import central as central_module
+from flask_wxjsapi._upstream import http as http_module
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import free_port
@@ -653,7 +653,7 @@ def test_doctor_warns_of_plain_http(
     def fail(*_: Any, **__: Any) -> Any:
         raise TransportError("tickets.invalid was not reached.")
 
-    monkeypatch.setattr(central_module, "exchange", fail)
+    monkeypatch.setattr(http_module, "exchange", fail)
     app, _ = client_app(url, "wx1")
     result = app.test_cli_runner().invoke(args=["wxjsapi", "doctor"])
     assert ("WXJSAPI_CENTRAL_URL is plain http" in " ".join(result.output.split())) == is_said

@@ -26,7 +26,7 @@ from flask_wxjsapi._storage.cache import CacheServer
 from flask_wxjsapi._tools import cli as cli_module
 from flask_wxjsapi._tools import doctor as doctor_module
 from flask_wxjsapi._upstream.wechat import WeChat
-from flask_wxjsapi.errors import REACTIONS
+from flask_wxjsapi.errors import ADVICE_IN_WECOM, ADVICE_WITH_PROVIDER, REACTIONS
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import Valkey, free_port, threads_of
@@ -957,13 +957,19 @@ def test_flask_command(site: Site, sandbox: Sandbox, tmp_path: Path) -> None:
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def test_troubleshooting_has_the_table_of_advice() -> None:
+def test_troubleshooting_has_the_tables_of_advice() -> None:
     """Every errcode, with the words that exceptions, log and doctor have."""
     text = (DOCS / "troubleshooting.rst").read_text(encoding="utf-8")
-    found: dict[int, str] = {}
-    for codes, advice in re.findall(r"^((?:``-?\d+``(?:, )?)+)\n((?: {4}.+\n)+)", text, re.M):
-        found |= dict.fromkeys(map(int, re.findall(r"-?\d+", codes)), " ".join(advice.split()))
-    assert found == {code: reaction.advice for code, reaction in REACTIONS.items()}
+    tables = re.split("^With :doc:`WeCom|^With a token of your own", text, flags=re.M)
+    found: list[dict[int, str]] = []
+    for table in tables:
+        rows = re.findall(r"^((?:``-?\d+``(?:, )?)+)\n((?: {4}.+\n)+)", table, re.M)
+        found.append({})
+        for codes, advice in rows:
+            text = " ".join(advice.split())
+            found[-1] |= dict.fromkeys(map(int, re.findall(r"-?\d+", codes)), text)
+    of_all = {code: reaction.advice for code, reaction in REACTIONS.items()}
+    assert found == [of_all, ADVICE_IN_WECOM, ADVICE_WITH_PROVIDER]
 
 
 def test_command_line_page_has_every_command() -> None:

@@ -7,6 +7,8 @@ import html
 import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from werkzeug.test import EnvironBuilder
 
-from flask_wxjsapi._tools.diagnosis import TEXTS, Diagnosis, diagnose
+from flask_wxjsapi._tools.diagnosis import Diagnosis, diagnose, texts
 
 ROUNDS = int(os.environ.get("WXJSAPI_TEST_ROUNDS", "12"))  # `make test-all` has a hundred
 FEW = min(ROUNDS, 15)  # of those that take a thousand tries
@@ -365,9 +367,8 @@ def test_two_mistakes_in_the_url_are_named(cause: str) -> None:
         found = page.diagnose(page.sign(second[names[1]](signed)))
         assert found.cause == cause
         for name in names:
-            assert TEXTS[name][0] in found.english
-            assert TEXTS[name][1] in found.english
-            assert found.english.count(TEXTS[name][1]) == 1
+            assert texts()[name]["fact"] in found.english
+            assert found.english.count(texts()[name]["fix"]) == 1
 
 
 # -- causes beside the URL
@@ -469,22 +470,35 @@ def test_algorithm_is_told() -> None:
 
 def test_texts_are_whole_and_different() -> None:
     """Each cause has four texts, and what happened differs from one to the next."""
-    assert all(len(texts) == 4 and all(texts) for texts in TEXTS.values())
-    for part in (0, 2):
-        assert len({texts[part] for texts in TEXTS.values()}) == len(TEXTS)
+    for cause in texts().values():
+        assert list(cause) == ["fact", "fix", "fact_zh", "fix_zh"]
+        assert all(cause.values())
+    for part in ("fact", "fact_zh"):
+        assert len({cause[part] for cause in texts().values()}) == len(texts())
 
 
 def test_every_cause_is_tested() -> None:
     """A new cause comes with its test."""
-    assert {*URL_MISTAKES.values(), *MISTAKES.values(), "valid"} == set(TEXTS)
+    assert {*URL_MISTAKES.values(), *MISTAKES.values(), "valid"} == set(texts())
 
 
 def test_texts_are_in_their_language() -> None:
     """English has no Chinese but its example, and the other way round has some."""
-    for english, fix, chinese, chinese_fix in TEXTS.values():
-        assert not re.search("[\u4e00-\u9fff]{2}", english + fix)
-        assert re.search("[\u4e00-\u9fff]{2}", chinese)
-        assert re.search("[\u4e00-\u9fff]{2}", chinese_fix)
+    for cause in texts().values():
+        assert not re.search("[\u4e00-\u9fff]{2}", cause["fact"] + cause["fix"])
+        assert re.search("[\u4e00-\u9fff]{2}", cause["fact_zh"])
+        assert re.search("[\u4e00-\u9fff]{2}", cause["fix_zh"])
+
+
+def test_texts_are_read_when_a_diagnosis_is_made() -> None:
+    """An import costs no file: most processes never make a diagnosis."""
+    program = (
+        "import sys\n"
+        "from flask_wxjsapi._tools import diagnosis\n"
+        "assert diagnosis.texts.cache_info().currsize == 0\n"
+        "assert 'tomllib' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("url", ["https://shop.example/", f"https://shop.example/?t={TICKET}"])

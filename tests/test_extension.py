@@ -1548,7 +1548,7 @@ def test_access_token_provider_hears_of_a_rejected_token(
     sandbox: Sandbox, make_app: MakeApp
 ) -> None:
     """When WeChat no longer takes its token the provider is told which one that was."""
-    upstream = WeChat(sandbox.url, sandbox.app_id, sandbox.app_secret, stable=False)
+    upstream = WeChat(sandbox.url, sandbox.app_id, sandbox.app_secret, token_endpoint="token")
     asked: list[str | None] = []
 
     def provider(rejected: str | None) -> Credential:

@@ -361,7 +361,7 @@ def test_the_sandbox_brings_its_phone(make_app: MakeApp) -> None:
         assert response.headers["Cache-Control"] == "no-cache"  # its port is another one soon
     with app.test_request_context("/"):
         first = str(wxjsapi.script()).partition("\n")[0]
-    assert first == f'<script src="{embedded().url}/sandbox/bridge.js"></script>'
+    assert first == f'<script src="{embedded().url}/sandbox/bridge.js?phone=wechat"></script>'
 
 
 # -- the setting -----------------------------------------------------------------------------------

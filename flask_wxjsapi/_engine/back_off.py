@@ -17,6 +17,7 @@ from ..errors import TransportError, WeChatAPIError, WxJsApiError, reaction
 _SHORT, _LONG, _LONG_AFTER = 60.0, 400.0, 1800.0
 #: No pause is longer, in seconds; what a store says beyond that was not written by us.
 _LONGEST = 3600.0
+_LONGEST_TEXT = 1000  # characters that are believed of a store
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ class BackOff:
             "message": str(self.error),
         }
         if isinstance(self.error, WeChatAPIError):
-            note |= {"errcode": self.error.errcode, "errmsg": self.error.errmsg}
+            error = self.error
+            note |= {"errcode": error.errcode, "errmsg": error.errmsg, "advice": error.advice}
         return note
 
     @classmethod
@@ -113,8 +115,10 @@ class BackOff:
 
 def _error_of(note: dict[str, Any]) -> WxJsApiError:
     if "errcode" in note:
-        return WeChatAPIError(int(note["errcode"]), clean(note["errmsg"], ()))
-    return TransportError(clean(note["message"], ()))
+        # Which depends on the platform, and may name the IP address.
+        advice = clean(note["advice"], (), _LONGEST_TEXT) if note.get("advice") else None
+        return WeChatAPIError(int(note["errcode"]), clean(note["errmsg"], ()), advice)
+    return TransportError(clean(note["message"], (), _LONGEST_TEXT))
 
 
 def latest(back_offs: Iterable[BackOff | None]) -> BackOff | None:

@@ -130,7 +130,7 @@ class Credentials:
             raise self._unavailable(snapshot, snapshot.failure or TransportError(_WITHIN))
         if snapshot.failure is None:
             renewal = self._join(runtime, snapshot, NEED, timeout)
-        elif has_thread or not self._may_try(snapshot):
+        elif (has_thread and runtime.is_kept(self.holding, snapshot)) or self._is_resting(snapshot):
             raise self._unavailable(snapshot, snapshot.failure)
         else:
             # Retries are not the readers' business: one of them tries, the others know why not.
@@ -149,8 +149,8 @@ class Credentials:
             snapshot.failure = TransportError(_LATE)
         raise self._unavailable(snapshot, renewal.error or TransportError(_LATE))
 
-    def _may_try(self, snapshot: Snapshot) -> bool:
-        return self.holding.back_off(snapshot, self._time()) is None
+    def _is_resting(self, snapshot: Snapshot) -> bool:
+        return self.holding.back_off(snapshot, self._time()) is not None
 
     def _join(
         self,

@@ -36,6 +36,8 @@ GRACE = 5.0
 _HOUR = 3600.0
 _WAIT_LEAST, _WAIT_MOST = 0.05, 1.0  # seconds between two tries for the lease
 _MOST_QUESTIONS = 4  # in one renewal, for a credential that is about to end
+#: Seconds that are as good as none.
+_NOTHING = 0.5
 #: WeChat truncates what is left to whole seconds.
 _TRUNCATED = 1.0
 
@@ -94,6 +96,12 @@ class Purpose:
     waits: bool = False
     limit: Limit | None = None
     passes_back_off: bool = False
+
+    def is_met_by(self, state: State) -> bool:
+        """Whether nothing is left to do: a reader can go on with what is STALE."""
+        if not self.asks or self.limit is not None:
+            return False
+        return state is not State.INVALID if self.waits else state is State.FRESH
 
 
 LOOK = Purpose(0, asks=False)  #: what does the store have?
@@ -181,7 +189,9 @@ class Renewal:
 
     def fail(self, error: WxJsApiError) -> None:
         """End without an attempt."""
-        self._end(error)
+        if self._means.ended(self):
+            self._share(error)
+            self.done.set()
 
     def give_up(self) -> None:
         """It hangs: it counts as failed, others go on, and its lease is free."""
@@ -194,8 +204,11 @@ class Renewal:
         self.snapshot.back_off = BackOff.after(error, last, self._now(), self._means.random)
         self._share(error)
         self.done.set()
-        self._means.freed(self)
         session = self._session
+        # Redis's lease ends by itself at this moment.
+        if session is not None and session.has_lease_of_host:
+            session.release_lease()
+        self._means.freed(self)
 
         def free_lease_and_tell() -> None:
             if session is not None:
@@ -256,6 +269,9 @@ class Renewal:
         signed_with = self.snapshot.credential
         if self._is_settled(session):
             return
+        if self._clock.monotonic() >= self.over_at:
+            # It hung in the store, and others have gone on: nobody would free its lease.
+            raise WxJsApiError("The renewal came back too late.")
         pause = _WAIT_LEAST
         while not session.take_lease():
             if not self.purpose.waits:
@@ -287,7 +303,7 @@ class Renewal:
                 return False
             for needed in lost:
                 self._give_back(needed, session)
-        if self._state() is State.FRESH and self.purpose.limit is None and self.purpose.asks:
+        if self.purpose.is_met_by(self._state()):
             return True
         for needed in chain:
             needed.back_off = self._read_back_off(needed, session)
@@ -319,9 +335,7 @@ class Renewal:
         is_sound = session.has_lease and session.answers(self.snapshot.kind)
         needs_it = self._state() is State.INVALID or self.purpose is FORCE
         if not is_sound and not needs_it:
-            return (
-                False  # no store or no lease: every process would ask, for a ticket that still does
-            )
+            return False  # every process would ask, for a ticket that still does
         limit = self.purpose.limit
         return limit is None or self._is_allowed(limit, session)
 
@@ -435,7 +449,7 @@ class Renewal:
                 break
             if question == _MOST_QUESTIONS - 1 or not self._sleep_past(left):
                 break
-        if left <= 0:
+        if left < _NOTHING:
             raise TransportError(f"The {snapshot.kind} that was answered has no life left.")
         self._asked = None
         self._publish(snapshot, session, found)
@@ -444,7 +458,7 @@ class Renewal:
         """Whether WeChat repeats itself to the end: then the next one comes in a moment."""
         if before is not None and found.value == before.value:
             return left <= min(MARGIN_AGAIN, found.first_life / 10)
-        return left <= 0
+        return left < _NOTHING
 
     def _sleep_past(self, left: float) -> bool:
         """Sleep past the end of what WeChat still names; readers wait meanwhile.

@@ -27,9 +27,10 @@ _MOST_AT_ONCE, _MOST_DOUBTFUL = 8, 4
 #: Keys a second that the thread looks at, however many accounts there are.
 _KEYS_A_SECOND = 100
 _DAY = 86400.0
-_QUIET = 60.0  # seconds between two lines in the log about threads that cannot start
+_QUIET = 300.0  # seconds between two lines in the log about threads that cannot start
 _PAUSE = 5.0  # seconds after an exception that nobody foresaw
 _LONGEST_SLEEP = 60.0
+_LONGEST_ASIDE = 15.0  # seconds after which the thread of a slow log handler counts as lost
 
 Entry = tuple[Holding, Snapshot]
 
@@ -59,7 +60,7 @@ class Runtime:
             self.stores,
             self._ended,
             self._freed,
-            lambda action: self.threads.do_aside("wxjsapi-aside", action),
+            lambda action: self.threads.do_aside(action, _LONGEST_ASIDE),
         )
         self._owner = owner
         self._lock = threading.Lock()  # for a few assignments, never across a call of others'
@@ -71,6 +72,8 @@ class Runtime:
         self._look: Look | None = None
         self._failed_looks = 0
         self._thread: _Thread | None = None
+        self._not_before = -math.inf  # monotonic; when the thread may look again
+        self._sleeps_until = -math.inf
         self._told_at = -math.inf
 
     def store(self, holding: Holding) -> Store:
@@ -113,6 +116,7 @@ class Runtime:
             except NoThread as error:
                 self._tell_of_threads(error)
                 renewal.fail(error.with_traceback(None))
+                self._plan_if_kept(renewal)
 
     def _next_in_queue(self) -> Renewal | None:
         if len(self._running) >= _MOST_AT_ONCE:
@@ -130,13 +134,16 @@ class Runtime:
             return True
 
     def _freed(self, renewal: Renewal) -> None:
+        self._plan_if_kept(renewal)
+        self._start_waiting()
+
+    def _plan_if_kept(self, renewal: Renewal) -> None:
         entry = (renewal.holding, renewal.snapshot)
         # A mere look puts nothing off: who asks for the status every second would keep the thread
         # from ever trying again. If the thread met it, and left it at that, its turn is soon.
         has_turn = renewal.purpose.asks or not self._is_planned(entry)
         if has_turn and entry in self._kept:
             self._plan(entry, lost_lease=renewal.lost_lease or not renewal.purpose.asks)
-        self._start_waiting()
 
     def _is_planned(self, entry: Entry) -> bool:
         with self._lock:
@@ -171,6 +178,10 @@ class Runtime:
         if thread is not None:
             thread.stop()
 
+    def is_kept(self, holding: Holding, snapshot: Snapshot) -> bool:
+        """Whether the thread sees to it."""
+        return (holding, snapshot) in self._kept
+
     def kept_of(self, holding: Holding) -> list[Snapshot]:
         """What the thread keeps of an account."""
         with self._lock:
@@ -182,16 +193,27 @@ class Runtime:
         :returns: seconds until something is due again.
         """
         self.threads.reap()
-        now = self.clock.time()
+        now, monotonic = self.clock.time(), self.clock.monotonic()
         with self._lock:
-            due = [] if self._look else self._schedule.pop_due(now, _KEYS_A_SECOND)
+            is_time = self._look is None and monotonic >= self._not_before
+            due = self._schedule.pop_due(now, _KEYS_A_SECOND) if is_time else []
         wanted = [entry for entry in due if self._is_wanted(entry, now)]
         if wanted:
+            self._not_before = monotonic + len(wanted) / _KEYS_A_SECOND
             self.attend(wanted)
         with self._lock:
-            next_at = self._schedule.next_at
-        pause = _LONGEST_SLEEP if next_at is None or self._look else next_at - self.clock.time()
-        return min(max(pause, len(due) / _KEYS_A_SECOND, 0.01), _LONGEST_SLEEP)
+            # A look that is under way wakes the thread when it is over.
+            next_at = None if self._look else self._schedule.next_at
+            pause = _LONGEST_SLEEP if next_at is None else next_at - self.clock.time()
+            pause = max(pause, self._not_before - self.clock.monotonic(), 0.01)
+            self._sleeps_until = self.clock.time() + pause
+        return min(pause, _LONGEST_SLEEP)
+
+    @property
+    def next_at(self) -> float | None:
+        """When something is due next; None for never."""
+        with self._lock:
+            return self._schedule.next_at
 
     def _is_wanted(self, entry: Entry, now: float) -> bool:
         """Whether to keep something warm: the account's own ticket, and what was read lately."""
@@ -240,7 +262,9 @@ class Runtime:
         with self._lock:
             if entry in self._kept:
                 self._schedule.put(entry, at)
-        self._wake()
+            is_sooner = at < self._sleeps_until
+        if is_sooner:
+            self._wake()
 
     def _next_at(self, holding: Holding, snapshot: Snapshot, *, lost_lease: bool) -> float:
         now = self.clock.time()
@@ -248,10 +272,11 @@ class Runtime:
         look_at = now + interval * self.random.uniform(0.8, 1.0)
         if self._failed_looks:  # each that hangs costs a thread
             look_at = now + min(400.0, interval * 2 ** min(self._failed_looks, 10))
-        if holding.state(snapshot, now) is State.FRESH:
-            return min(look_at, self.due_at(holding, snapshot) + self.random.uniform(0, 0.2))
-        if lost_lease:
+        if lost_lease and holding.state(snapshot, now) is not State.FRESH:
             return now + self.random.uniform(0.15, 0.35)
+        due_at = self.due_at(holding, snapshot)
+        if due_at > now:
+            return min(look_at, due_at + self.random.uniform(0, 0.2))
         back_off = holding.back_off(snapshot, now)
         return look_at if back_off is None else min(look_at, max(now + 0.1, back_off.retry_at))
 
@@ -261,10 +286,16 @@ class Runtime:
         held = snapshot.credential
         if snapshot.is_from_the_future(self.clock.time()):
             return -math.inf  # a clock was put back: its end cannot be believed
-        if held is None or held.first is not None or not self.store(holding).is_leased_by_host:
+        if held is None or held.first is not None or not self._is_leased_by_host(holding):
             return refresh_at
         lead = held.usable_until - held.refresh_at(holding.times.ahead)
         return refresh_at + 0.8 * lead * _share_of_host(snapshot.kind, held.generation)
+
+    def _is_leased_by_host(self, holding: Holding) -> bool:
+        try:
+            return self.store(holding).is_leased_by_host
+        except Exception:  # of a backend that connects when it is made, and cannot
+            return False
 
     # -- the thread ----------------------------------------------------------------------------
 
@@ -289,9 +320,12 @@ class Runtime:
             self._tell_of_threads(f"The background thread cannot start: {error}.")
             return False
         if has_died:
-            text = "The background thread died; a new one takes its place."
-            self._means.aside(lambda: tell(logging.WARNING, text, event="thread_died"))
+            self.tell_aside("The background thread died; a new one takes its place.")
         return True
+
+    def tell_aside(self, text: str, *args: object) -> None:
+        """Say something of the thread: a slow log handler holds up neither it nor a reader."""
+        self.aside(lambda: tell(logging.ERROR, text, *args, event="thread_failed"))
 
     def aside(self, action: Callable[[], None]) -> None:
         """Do something that may hang, and that nobody waits for."""
@@ -332,6 +366,9 @@ class Look:
             try:
                 for store, entries in self._by_store():
                     self._look(store, entries)
+            except Exception as error:
+                text = "A look at the store broke: %s."
+                tell(logging.ERROR, text, describe(error), event="look_broke")
             finally:
                 self._end(has_failed=False)
 
@@ -413,8 +450,7 @@ class _Thread:
                     delay = runtime.tick()
                 except Exception as error:
                     delay = _PAUSE
-                    text = "The background thread goes on after %s."
-                    tell(logging.ERROR, text, describe(error), event="thread_failed")
+                    runtime.tell_aside("The background thread goes on after %s.", describe(error))
                 del runtime  # or the wait would keep the app alive
                 self.wake.wait(delay)
                 self.wake.clear()

@@ -133,9 +133,25 @@ class Threads:
         for job in over:
             job.give_up()
 
-    def do_aside(self, name: str, action: Callable[[], None]) -> None:
-        """Do something small that may hang, and that nobody here waits for."""
+    def do_aside(self, action: Callable[[], None], seconds: float) -> None:
+        """Do something small that may hang, and that nobody here waits for.
+
+        :param seconds: after which its thread counts as lost.
+        """
         try:
-            self._spawn(name, action)
-        except RuntimeError:
+            self.start(_Aside(action, self._monotonic() + seconds))
+        except NoThread:
             pass  # at the end of a process, or without threads, it stays undone
+
+
+class _Aside:
+    """A job that nobody waits for."""
+
+    name = "wxjsapi-aside"
+
+    def __init__(self, action: Callable[[], None], over_at: float) -> None:
+        self.over_at = over_at
+        self.run = action
+
+    def give_up(self) -> None:
+        """Nobody has to be told."""

@@ -10,8 +10,6 @@ from urllib.parse import urljoin
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-#: What sets the card for friends and the one for Moments.
-SHARE_APIS = ("updateAppMessageShareData", "updateTimelineShareData")
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SHARE_FIELDS = ("title", "desc", "link", "imgUrl")
 
@@ -42,14 +40,17 @@ def warning(text: str) -> Markup:
     return Markup("window.console&&console.warn(%s);") % htmlsafe_json_dumps(text)
 
 
-def config_call(config: Mapping[str, Any], share: Mapping[str, str] | None) -> Markup:
+def config_call(
+    config: Mapping[str, Any], share: Mapping[str, str] | None, share_calls: tuple[str, str]
+) -> Markup:
     """The statements that call ``wx.config`` and set the share card.
 
     :param share: as :func:`share_card` made it; None for no card.
+    :param share_calls: what sets the card for friends and the one for Moments.
     """
     body = Markup("wx.config(%s);") % htmlsafe_json_dumps(config)
     if share is not None:
-        friends, moments = SHARE_APIS
+        friends, moments = share_calls
         card = {name: value for name, value in share.items() if name != "desc"}
         body += Markup("wx.ready(function(){wx.%s(%s);wx.%s(%s);});") % (
             friends,

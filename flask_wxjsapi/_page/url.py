@@ -62,6 +62,16 @@ def check_page(url: str, hosts: Collection[str]) -> None:
         raise ValueError(f"Pages of {page[2]} are not signed here: see WXJSAPI_PAGE_HOSTS.")
 
 
+def without_default_port(host: str, scheme: str | None = None) -> str:
+    """A host as a browser shows it: without the port that goes without saying.
+
+    :param scheme: of the page; None where nobody knows it.
+    """
+    if scheme is None:
+        return host.removesuffix(_DEFAULT_PORT["http"]).removesuffix(_DEFAULT_PORT["https"])
+    return host.removesuffix(_DEFAULT_PORT.get(scheme, ""))
+
+
 def is_origin_of(origin: str, hosts: Collection[str]) -> bool:
     """Whether an Origin header names one of the hosts whose pages are signed."""
     page = _PAGE.fullmatch(origin)
@@ -69,8 +79,7 @@ def is_origin_of(origin: str, hosts: Collection[str]) -> bool:
 
 
 def _is_host_of(page: re.Match[str], hosts: Collection[str]) -> bool:
-    scheme, host = page[1], page[2].lower()
-    host = host.removesuffix(_DEFAULT_PORT[scheme])
+    host = without_default_port(page[2].lower(), page[1])
     return any(
         host == entry or (entry.startswith(".") and f".{host}".endswith(entry)) for entry in hosts
     )
@@ -88,7 +97,7 @@ def _origin(scheme: str, host: str) -> str:
     if not _HOST.fullmatch(host):
         raise SecurityError(f"The Host header {host!r} is not a host name.")
     # A browser never shows the default port, but a proxy may add it to the header.
-    return f"{scheme}://{host.removesuffix(_DEFAULT_PORT.get(scheme, ''))}"
+    return f"{scheme}://{without_default_port(host, scheme)}"
 
 
 def _raw_path(environ: WSGIEnvironment) -> str:

@@ -7,7 +7,8 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,13 +17,20 @@ from werkzeug.utils import import_string
 
 from .._credential import Credential
 from .._error_text import describe
-from .lease import FileLease, Lease, LocalLease, RedisLease, host_directory, private_directory
+from .._telling import tell
+from .lease import (
+    Lease,
+    LocalLease,
+    RedisLease,
+    file_lease,
+    host_lease,
+    private_directory,
+    remove_unusable,
+)
 from .server import TicketServer
 
 if TYPE_CHECKING:
     from flask import Flask
-
-logger = logging.getLogger(__name__)
 
 
 class _TextSerializer:
@@ -55,10 +63,11 @@ class CacheServer(TicketServer):
         self._backend = backend
         self._directory = directory
         self._damaged: set[str] = set()
-        self._local = threading.Lock()
+        self._told: set[str] = set()
+        self._holders: dict[tuple[int, str], LocalLease] = {}
         if hasattr(backend, "serializer"):  # which memcached has not: it keeps text as it is
             backend.serializer = _TextSerializer()
-        self._client = getattr(backend, "_write_client", None)
+        self._client: Any = getattr(backend, "_write_client", None)
         if self._client is not None:
             # Sentinel reads go to a replica, which may not have what was just written.
             backend._read_client = self._client
@@ -80,8 +89,14 @@ class CacheServer(TicketServer):
 
     def find(self, key: str) -> Credential | None:
         record = self.read(key)
-        if record is None:
-            return None
+        return None if record is None else self._credential(key, record)
+
+    def find_many(self, keys: Iterable[str]) -> dict[str, Credential]:
+        """The credentials under some keys; a key without one is left out."""
+        found = {key: self._credential(key, one) for key, one in self.read_many(keys).items()}
+        return {key: credential for key, credential in found.items() if credential is not None}
+
+    def _credential(self, key: str, record: dict[str, Any]) -> Credential | None:
         try:
             return Credential.from_dict(record)
         except ValueError as error:
@@ -96,34 +111,78 @@ class CacheServer(TicketServer):
     def read(self, key: str) -> dict[str, Any] | None:
         """The JSON object under a key; None for none and for anything else that lies there."""
         self._prepare()
+        return self._parse(key, self._get(key))
+
+    def read_many(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The JSON objects under some keys, in one exchange where the backend can do it.
+
+        :returns: by key; one under which :meth:`read` finds nothing is left out.
+        """
+        self._prepare()
+        names = list(dict.fromkeys(keys))
+        found = {
+            key: self._parse(key, value)
+            for key, value in zip(names, self._get_many(names), strict=True)
+        }
+        return {key: record for key, record in found.items() if record is not None}
+
+    def _get(self, key: str) -> Any:
+        """What the backend has under a key; None also for what it cannot make sense of."""
+        self._check_file(key)
         try:
-            text = self._backend.get(key)
-            value = None if text is None else json.loads(text)
+            return self._backend.get(key)
         except Exception as error:
             if not _is_damage(error):
                 raise
             self._report_damage(key, describe(error))
             return None
-        if value is not None and not isinstance(value, dict):
-            self._report_damage(key, f"{type(value).__name__} instead of an object")
+
+    def _get_many(self, keys: list[str]) -> list[Any]:
+        if self._directory is None and keys:  # Redis has no answer to the question for none
+            try:
+                return self._get_batch(keys)
+            except Exception as error:
+                if not _is_damage(error):
+                    raise  # else one of them spoils it for the others
+        return [self._get(key) for key in keys]
+
+    def _get_batch(self, keys: list[str]) -> list[Any]:
+        if not hasattr(self._client, "mget_nonatomic"):
+            return list(self._backend.get_many(*keys))
+        # A Redis Cluster, where one question may concern the keys of one slot only.
+        prefix = self._backend._get_prefix()
+        return list(self._client.mget_nonatomic([f"{prefix}{key}" for key in keys]))
+
+    def _parse(self, key: str, value: Any) -> dict[str, Any] | None:
+        """The object that a text is, which whoever can write to the store may have put there."""
+        if value is None:
             return None
-        return value
-
-    def read_many(self, keys: list[str]) -> dict[str, dict[str, Any]]:
-        return {key: value for key in keys if (value := self.read(key)) is not None}
-
-    def find_many(self, keys: list[str]) -> dict[str, Credential]:
-        return {key: value for key in keys if (value := self.find(key)) is not None}
+        if isinstance(value, (str, bytes)) and len(value) > _LARGEST:
+            self._report_damage(key, f"{len(value)} bytes long")
+            return None
+        try:
+            record = json.loads(value)
+        except Exception as error:
+            if not _is_damage(error):
+                raise
+            self._report_damage(key, describe(error))
+            return None
+        if not isinstance(record, dict):
+            self._report_damage(key, f"{type(record).__name__} instead of an object")
+            return None
+        return record
 
     def write(self, key: str, value: dict[str, Any], life: float) -> None:
         """Keep a JSON object for some seconds.
 
-        :raises OSError: when the backend says that it did not.
+        :raises OSError: when the backend says that it did not, or the object is too long.
         """
         self._prepare()
         self._probe()
-        timeout = math.ceil(min(life, _LONGEST))
-        if self._backend.set(key, json.dumps(value), timeout=timeout) is False:
+        timeout, text = math.ceil(min(life, _LONGEST)), json.dumps(value)
+        if len(text) > _LARGEST:  # or every process would find it damaged, and write it again
+            raise OSError(f"a record has at most {_LARGEST} characters, this one {len(text)}")
+        if self._backend.set(key, text, timeout=timeout) is False:
             raise OSError("the cache did not take it")
         self._damaged.discard(key)
 
@@ -133,37 +192,47 @@ class CacheServer(TicketServer):
     def lease(self, key: str, life: float) -> Lease:
         """The lease this backend can give, else a file's on this host."""
         if self._client is not None:
-            return RedisLease(self._client, f"{self._backend._get_prefix()}{key}", life)
+            name = f"{self._backend._get_prefix()}{key}"
+            return RedisLease(self._client, name, life, self._told)
         if self.is_private:
-            return LocalLease(self._local)
+            return LocalLease(self._holders, key)
         return self.host_lease(key)
 
     def host_lease(self, key: str) -> Lease:
-        """A lease for the processes of this host."""
-        directory = self._directory or host_directory()
-        self._prepare()
+        """A lease for the processes of this host, or of this process where the host has no place
+        for its file.
+        """
         # The suffix keeps it out of cachelib's listing, and so out of clear() and eviction.
-        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in key)
-        return FileLease(directory / f"{name}{CACHELIB_SKIPS}")
+        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in key) + CACHELIB_SKIPS
+        if self._directory is None:
+            return host_lease(name, self._told)
+        self._prepare()
+        return file_lease(self._directory / name)
 
     def _prepare(self) -> None:
-        """Before a directory is used: it is there, it is ours, and all in it can be read.
+        """Before a directory is used: it is there, and it is ours."""
+        if self._directory is not None:
+            private_directory(self._directory)
 
-        A file of another user (a command once run as root) would hold cachelib up for 16 s, and
-        one without a whole head makes it log a traceback at every look.
+    def _check_file(self, key: str) -> None:
+        """Before cachelib reads a file: it can be read, and has a whole head.
+
+        One of another user (a command once run as root) would hold cachelib up for 16 s, and one
+        without a whole head makes it log a traceback at every look. Nothing else that lies there is
+        looked at: thousands of accounts have thousands of files.
         """
         if self._directory is None:
             return
-        private_directory(self._directory)
-        for path in self._directory.iterdir():
-            try:
-                is_short = path.stat().st_size < 4 and path.suffix != CACHELIB_SKIPS
-                if is_short or not os.access(path, os.R_OK):
-                    path.unlink()
-            except FileNotFoundError:
-                continue  # another process has put its temporary file in place
-            if is_short:
-                self._report_damage(path.name, "cut short")
+        path = Path(self._backend._get_filename(key))
+        try:
+            size = path.stat().st_size - _HEAD
+        except FileNotFoundError:
+            return
+        if 0 <= size <= _LARGEST:
+            remove_unusable(path, os.R_OK)
+        else:
+            path.unlink(missing_ok=True)
+            self._report_damage(key, f"{size} bytes long" if size > 0 else "cut short")
 
     def _probe(self) -> None:
         """Before a file is written: it can be. Else cachelib logs a traceback at every attempt,
@@ -174,26 +243,31 @@ class CacheServer(TicketServer):
         if self._directory is not None:
             path = self._directory / f"probe-{os.getpid()}-{threading.get_ident()}{CACHELIB_SKIPS}"
             try:
-                path.write_bytes(bytes(_PROBE))
+                path.write_bytes(bytes(_HEAD + _LARGEST))
             finally:
                 path.unlink(missing_ok=True)
 
     def _report_damage(self, key: str, problem: str) -> None:
         if key not in self._damaged:
             self._damaged.add(key)
-            logger.warning(
+            tell(
+                logging.WARNING,
                 "The record under %s is damaged (%s); it counts as absent and is replaced.",
                 key,
                 problem,
-                extra={"wxjsapi": {"event": "record_damaged", "key": key}},
+                event="record_damaged",
+                key=key,
             )
 
 
 #: cachelib passes over files that end like this when it lists, clears and evicts.
 CACHELIB_SKIPS = ".__wz_cache"
 
-#: Bytes for which there must be room before a file is written: more than any record has.
-_PROBE = 8192
+#: Bytes; more than any record of ours has. What is longer is none, and is not parsed.
+_LARGEST = 8192
+
+#: Bytes that cachelib puts before the value in a file: until when it counts.
+_HEAD = 4
 
 #: The longest that a record is kept, in seconds: memcached takes more for a date.
 _LONGEST = 30 * 86400.0
@@ -214,8 +288,18 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, _DAMAGE) or str(error).startswith("WRONGTYPE")
 
 
+@dataclass(frozen=True)
+class _Key:
+    """Two of the same content are equal; a password in it stays out of the ``repr``."""
+
+    content: Hashable = field(repr=False)
+
+
 class CacheSettings:
     """How to build the private cache: the app's ``CACHE_*`` keys with changes of our own.
+
+    They are read again where the cache is opened, since an app may set its keys after
+    ``init_app``; what is wrong with them by then is told at once.
 
     :param config: the app's config.
     :param overrides: ``WXJSAPI_CACHE``.
@@ -223,47 +307,98 @@ class CacheSettings:
     """
 
     def __init__(self, config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
-        merged = {key: config[key] for key in config if key.startswith("CACHE_")} | dict(overrides)
-        name, backend = _named_backend(merged.get("CACHE_TYPE") or "NullCache")
-        self.directory: Path | None = None
-        options = dict(merged.get("CACHE_OPTIONS") or {})
-        if backend is backends.NullCache:
-            name = "SimpleCache"
-            logger.info(
-                "CACHE_TYPE is not set: each process keeps its own ticket in memory. Several "
-                "processes share one with CACHE_TYPE FileSystemCache or RedisCache."
-            )
-        elif issubclass(backend, backends.FileSystemCache):
-            if not merged.get("CACHE_DIR"):
-                raise RuntimeError("CACHE_DIR is not set, and FileSystemCache needs it.")
-            # Of our own, so that the app's clear() and eviction do not touch it; named so that
-            # cachelib does not stumble over a directory among its files.
-            self.directory = Path(merged["CACHE_DIR"]).absolute() / f"wxjsapi{CACHELIB_SKIPS}"
-            options["mode"] = 0o600
-        elif issubclass(backend, backends.RedisCache):
-            options = _redis_options(issubclass(backend, backends.RedisSentinelCache)) | options
-        self._config = merged | {
-            "CACHE_TYPE": name,
-            "CACHE_DIR": self.directory and str(self.directory),
-            "CACHE_THRESHOLD": 0,  # for files: count nothing, evict nothing
-            "CACHE_KEY_PREFIX": "",  # our keys are whole
-            "CACHE_OPTIONS": options,
-            "CACHE_SERIALIZER": None,  # CacheServer brings its own
-        }
+        self._app_config = config
+        self._overrides = dict(overrides)
+        self._resolve()
 
     @property
-    def key(self) -> str:
-        """The same for settings that make the same cache."""
-        return repr(sorted(self._config.items(), key=repr))
+    def key(self) -> Hashable:
+        """Equal for accounts that can share one cache, with its connections, as things are now."""
+        return _Key(_frozen(self._merged()))
 
     def open(self, app: Flask) -> CacheServer:
         """The cache, connected where its backend connects at once."""
-        if self.directory is not None:
-            private_directory(self.directory)
+        config, directory = self._resolve()
+        is_memory = _backend(config["CACHE_TYPE"]) is backends.SimpleCache
+        if is_memory and not self._overrides.get("CACHE_TYPE"):
+            is_chosen = _backend(self._merged()["CACHE_TYPE"]) is backends.SimpleCache
+            _tell_of_memory(app, is_chosen=is_chosen)
+        if directory is not None:
+            private_directory(directory)
         cache = Cache(with_jinja2_ext=False)
-        cache.init_app(app, self._config)
+        cache.init_app(app, config)
         # Taken out of the app's dict: what walks through the caches there leaves ours alone.
-        return CacheServer(app.extensions["cache"].pop(cache), directory=self.directory)
+        return CacheServer(app.extensions["cache"].pop(cache), directory=directory)
+
+    def _merged(self) -> dict[str, Any]:
+        config, overrides = self._app_config, self._overrides
+        merged = {key: config[key] for key in config if key.startswith("CACHE_")} | overrides
+        merged["CACHE_TYPE"] = _named(merged.get("CACHE_TYPE") or "NullCache")
+        # Our keys are whole. One of the app's would have its clear() delete them; one that is
+        # meant for them is for a Redis that admits this app to keys of its own only.
+        merged["CACHE_KEY_PREFIX"] = overrides.get("CACHE_KEY_PREFIX") or ""
+        if not isinstance(merged["CACHE_KEY_PREFIX"], str):
+            got = repr(merged["CACHE_KEY_PREFIX"])
+            raise RuntimeError(f"CACHE_KEY_PREFIX in WXJSAPI_CACHE must be a string, got {got}.")
+        return merged
+
+    def _resolve(self) -> tuple[dict[str, Any], Path | None]:
+        """The config of the private cache, and the directory of its files."""
+        config = self._merged()
+        backend = _backend(config["CACHE_TYPE"])
+        directory: Path | None = None
+        options = dict(config.get("CACHE_OPTIONS") or {})
+        if backend is backends.NullCache:
+            config["CACHE_TYPE"] = "SimpleCache"
+        elif issubclass(backend, backends.FileSystemCache):
+            if not config.get("CACHE_DIR"):
+                raise RuntimeError("CACHE_DIR is not set, and FileSystemCache needs it.")
+            # Of our own, so that the app's clear() and eviction do not touch it; named so that
+            # cachelib does not stumble over a directory among its files.
+            directory = Path(config["CACHE_DIR"]).absolute() / f"wxjsapi{CACHELIB_SKIPS}"
+            options["mode"] = 0o600
+        elif issubclass(backend, backends.RedisCache):
+            options = _redis_options(issubclass(backend, backends.RedisSentinelCache)) | options
+        return config | {
+            "CACHE_DIR": directory and str(directory),
+            "CACHE_THRESHOLD": 0,  # for files: count nothing, evict nothing
+            "CACHE_OPTIONS": options,
+            "CACHE_SERIALIZER": None,  # CacheServer brings its own
+        }, directory
+
+
+def _frozen(value: Any) -> Hashable:
+    """A value of the config that can be compared and hashed by its content."""
+    if isinstance(value, Mapping):
+        return frozenset((key, _frozen(one)) for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_frozen, value))
+    return value if isinstance(value, Hashable) else id(value)
+
+
+def _tell_of_memory(app: Flask, *, is_chosen: bool) -> None:
+    """Say that each process keeps its own ticket, to whoever may not know."""
+    caches = app.extensions.get("cache", {}).values()
+    shared = {type(one).__name__ for one in caches} - {"SimpleCache", "NullCache"}
+    if shared:
+        name = sorted(shared)[0]
+        tell(
+            logging.WARNING,
+            "The app has a %s, but its keys are not in app.config, where the ticket's cache is "
+            "looked for: each process keeps its own ticket in memory. Set WXJSAPI_CACHE to what "
+            'Cache() was given, as in WXJSAPI_CACHE={"CACHE_TYPE": "%s", ...}.',
+            name,
+            name,
+            event="cache_not_shared",
+            backend=name,
+        )
+    elif not is_chosen:
+        tell(
+            logging.INFO,
+            "CACHE_TYPE is not set: each process keeps its own ticket in memory. Several "
+            "processes share one with CACHE_TYPE FileSystemCache or RedisCache.",
+            event="cache_in_memory",
+        )
 
 
 #: The names that Flask-Caching had before its classes', still found in many a tutorial: "redis"
@@ -273,20 +408,24 @@ _OLD_NAMES = {
 }
 
 
-def _named_backend(cache_type: object) -> tuple[str, type]:
-    """What Flask-Caching calls a backend today, and its class; ``object`` for a function."""
+def _named(cache_type: object) -> str:
+    """What Flask-Caching calls a backend today."""
     name = str(cache_type)
-    name = _OLD_NAMES.get(name.removeprefix("flask_caching.backends."), name)
+    return _OLD_NAMES.get(name.removeprefix("flask_caching.backends."), name)
+
+
+def _backend(name: str) -> type:
+    """The class of a backend; ``object`` for a function that makes one."""
     try:
         backend = import_string(name if "." in name else f"flask_caching.backends.{name}")
     except ImportError:
         backend = None
     if not callable(backend):
         raise RuntimeError(
-            f"CACHE_TYPE is {cache_type!r}, which is not a backend: use SimpleCache, "
+            f"CACHE_TYPE is {name!r}, which is not a backend: use SimpleCache, "
             "FileSystemCache, RedisCache or another of Flask-Caching's, or a dotted path."
         )
-    return name, backend if isinstance(backend, type) else object
+    return backend if isinstance(backend, type) else object
 
 
 def _redis_options(is_sentinel: bool) -> dict[str, Any]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import stat
 import tempfile
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-logger = logging.getLogger(__name__)
+from .._telling import tell
 
 
 class Lease(Protocol):
-    """A right that one process has at a time. ``release`` frees only what this object took."""
+    """A right that one process has at a time. ``release`` frees only what this object took.
+
+    Nobody here waits in ``acquire``: a loser looks at the store and tries again.
+    """
 
     def acquire(self, blocking: bool = False) -> bool: ...
 
@@ -23,20 +28,30 @@ class Lease(Protocol):
 
 
 class LocalLease:
-    """For a store that is not shared, where the other flights of this process are the rivals."""
+    """For the renewals of this process, where no more is shared or can be had.
 
-    def __init__(self, lock: threading.Lock) -> None:
-        self._lock = lock
-        self._is_mine = False
+    :param holders: who holds what; rivals have the same dict.
+    :param key: what is leased.
+    """
+
+    def __init__(self, holders: dict[tuple[int, str], LocalLease], key: str) -> None:
+        self._holders = holders
+        # With the PID, since a fork copies the parent's holders, which nobody releases there.
+        self._key = (os.getpid(), key)
+        self._held: list[tuple[int, str]] = []
 
     def acquire(self, blocking: bool = False) -> bool:
-        self._is_mine = self._lock.acquire(blocking=blocking)
-        return self._is_mine
+        if self._held or self._holders.setdefault(self._key, self) is not self:
+            return False
+        self._held.append(self._key)
+        return True
 
     def release(self) -> None:
-        if self._is_mine:
-            self._is_mine = False
-            self._lock.release()
+        try:
+            key = self._held.pop()  # in one step: of two threads that release it, one does
+        except IndexError:
+            return
+        del self._holders[key]
 
 
 class FileLease:
@@ -64,52 +79,217 @@ class RedisLease:
 
     :param client: the client that writes; a replica may not have the key yet.
     :param life: seconds after which the lease of a dead holder is free.
+    :param told: the keys of which the log has been told that they were repaired.
     """
 
-    def __init__(self, client: Any, key: str, life: float) -> None:
+    def __init__(self, client: Any, key: str, life: float, told: set[str] | None = None) -> None:
         from redis.lock import Lock
 
-        self._client, self._key, self._life = client, key, life
+        self._client, self._key, self._life = client, key, int(life * 1000)
+        self._told = set() if told is None else told
+        self._token = secrets.token_hex(16)
         # thread_local=False: an overdue renewal's lease is released by its successor's thread.
         self._lock = Lock(client, key, timeout=life, thread_local=False)
 
     def acquire(self, blocking: bool = False) -> bool:
-        if self._lock.acquire(blocking=blocking):
+        if self._lock.acquire(blocking=blocking, token=self._token):
+            self._told.discard(self._key)
             return True
-        if self._client.pttl(self._key) == -1:
-            # No lease of ours is without an end. It gets one, or nobody would ever have it.
-            self._client.pexpire(self._key, int(self._life * 1000))
+        left = self._client.pttl(self._key)
+        if left == _NO_END or left > self._life:
+            self._repair(left)
         return False
 
+    def _repair(self, left: int) -> None:
+        """No lease of ours lasts that long. It gets an end, or nobody would have it for as long."""
+        self._client.pexpire(self._key, self._life)
+        if self._key not in self._told:
+            self._told.add(self._key)
+            tell(
+                logging.WARNING,
+                "The lease %s in Redis is nobody's: it was to last %s, and none of ours lasts more "
+                "than %g s. It ends after that time now. See who else writes to this Redis.",
+                self._key,
+                "for ever" if left == _NO_END else f"{left / 1000:g} s",
+                self._life / 1000,
+                event="lease_repaired",
+                key=self._key,
+            )
+
     def release(self) -> None:
-        from redis.exceptions import LockError
+        from redis.exceptions import LockError, ResponseError
 
         try:
             self._lock.release()
         except LockError:
             # It ran out while we held it, and is another's by now.
-            logger.debug("The lease ran out before its release.")
+            tell(
+                logging.DEBUG,
+                "The lease %s ran out before its release.",
+                self._key,
+                event="lease_ran_out",
+                key=self._key,
+            )
+        except ResponseError:
+            self._release_without_script()
+
+    def _release_without_script(self) -> None:
+        """For a user who may not run scripts, or a server that has none.
+
+        Between the look and the deletion the lease may run out and be another's: what is that
+        close to its end is left to it.
+        """
+        if self._client.get(self._key) == self._token.encode():
+            left = self._client.pttl(self._key)
+            if left == _NO_END or left > _CLOSE_TO_ITS_END:
+                self._client.delete(self._key)
+
+
+#: What Redis says is left of a key without an end.
+_NO_END = -1
+
+#: Milliseconds; longer than two answers of Redis take before they are given up.
+_CLOSE_TO_ITS_END = 2500
+
+
+# -- leases that are files -----------------------------------------------------------------------
+
+#: The leases of this process, where this host has no place for files.
+_of_this_process: dict[tuple[int, str], LocalLease] = {}
+
+
+def host_lease(name: str, told: set[str]) -> Lease:
+    """A lease for the processes of this user on this host.
+
+    :param name: a file name.
+    :param told: what the log has been told already.
+    """
+    directory = host_directory()
+    if directory is not None:
+        return file_lease(directory / name)
+    if "no directory" not in told:
+        told.add("no directory")
+        tell(
+            logging.WARNING,
+            "This host has no directory for the lease: none of %s is writable and this user's "
+            "alone. So each process renews the ticket without knowing of the others. Set TMPDIR "
+            "to a directory that they all can write to, or mount a tmpfs on /tmp.",
+            ", ".join(str(path) for path in _host_directories()) or "the usual ones",
+            event="lease_in_process",
+        )
+    return LocalLease(_of_this_process, name)
+
+
+def file_lease(path: Path) -> FileLease:
+    """A lease on a file, in a directory of our own."""
+    remove_unusable(path, os.R_OK | os.W_OK)
+    return FileLease(path)
+
+
+def remove_unusable(path: Path, access: int) -> None:
+    """Remove a file of ours that we may not use, such as one a command once run as root made."""
+    try:
+        if not os.access(path, access) and os.lstat(path):
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def host_directory() -> Path | None:
+    """This user's directory for leases on this host, where the store brings none.
+
+    It is the first that can be made, is private and takes files. Somebody else may have taken the
+    name in /tmp, and a container may have no writable /tmp at all.
+    """
+    for path in _host_directories():
+        try:
+            private_directory(path)
+        except OSError:
+            continue
+        if os.access(path, os.W_OK | os.X_OK):
+            return path
+    return None
+
+
+def _host_directories() -> Iterator[Path]:
+    """Where such a directory may be, best first.
+
+    All processes of a user have to come to the same one. So what depends on the user and the host
+    comes before what depends on the environment of a process; a login session has other variables
+    than a service.
+    """
+    user = str(os.getuid()) if hasattr(os, "getuid") else "user"
+    name = f"flask-wxjsapi-{user}"
+    try:
+        yield Path(tempfile.gettempdir(), name)
+    except FileNotFoundError:
+        pass  # none of the usual ones takes files
+    if not hasattr(os, "getuid"):
+        return
+    home, session = _home(), os.environ.get("XDG_RUNTIME_DIR")
+    of_the_system = [place.format(user=user) for place in _OF_THE_SYSTEM]
+    for place in (*of_the_system, home, session):
+        if place and os.path.isdir(place):
+            yield Path(place, ".cache", name) if place == home else Path(place, name)
+
+
+#: Where most systems have room in memory, writable also where no disk is.
+_OF_THE_SYSTEM = ("/run/user/{user}", "/dev/shm")  # noqa: S108 ours in it is private, or not used
+
+
+def _home() -> str | None:
+    """The user's, as the system has it: ``HOME`` may differ from process to process."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return None  # a container may run as a user that it does not know
 
 
 def private_directory(path: Path) -> Path:
     """Make a directory that is ours alone, and make sure it is.
 
-    :raises PermissionError: when it belongs to somebody else.
+    :raises PermissionError: when it belongs to somebody else, or others may put another one in its
+        place.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(path)
     status = os.lstat(path)
     if hasattr(os, "getuid"):
-        if path.is_symlink() or status.st_uid != os.getuid():
+        if stat.S_ISLNK(status.st_mode) or status.st_uid != os.getuid():
             raise PermissionError(
                 f"The directory {path} is a link or belongs to another user: remove it, or "
                 "choose another CACHE_DIR."
             )
+        _refuse_open_parents(path)
         if status.st_mode & 0o777 != 0o700:  # whatever the umask made of it
-            path.chmod(0o700)
+            os.chmod(path, 0o700)
     return path
 
 
-def host_directory() -> Path:
-    """This user's directory for leases on this host, where the store brings none."""
-    user = str(os.getuid()) if hasattr(os, "getuid") else "user"
-    return private_directory(Path(tempfile.gettempdir(), f"flask-wxjsapi-{user}"))
+def _make(path: Path) -> None:
+    try:
+        _mkdir(path, 0o700)
+    except FileNotFoundError:
+        for parent in reversed(path.parents):
+            _mkdir(parent, 0o755)  # for others to pass through, and never to write to
+        _mkdir(path, 0o700)
+
+
+def _mkdir(path: Path, mode: int) -> None:
+    try:
+        os.mkdir(path, mode)
+    except OSError:  # of several kinds, on a file system that takes no writes
+        if not os.path.isdir(path):
+            raise
+
+
+def _refuse_open_parents(path: Path) -> None:
+    real = Path(os.path.realpath(path.parent))
+    for parent in (real, *real.parents):
+        mode = os.stat(parent).st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise PermissionError(
+                f"Any user may write to {parent}, and so swap what lies in it: "
+                f"chmod o-w {parent}, or choose another CACHE_DIR."
+            )

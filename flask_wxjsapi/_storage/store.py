@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from .._credential import ACCESS_TOKEN, Credential
-from .._error_text import reason
+from .._error_text import describe
 from .._telling import tell
 from .cache import CacheServer
-from .lease import Lease
+from .lease import FileLease, Lease, LocalLease
 from .server import TicketServer
 
 T = TypeVar("T")
@@ -58,7 +58,8 @@ class Part(Generic[S]):
         self._make = make
         self._context = context
         self._server: list[S] = []
-        self._failing: set[str] = set()
+        self._failing: set[str] = set()  # uses
+        self._damaged: set[str] = set()  # keys
         self._forgets: set[str] = set()
 
     @property
@@ -101,7 +102,7 @@ class Part(Generic[S]):
             "%s cannot be %s (%s). Pages go on with the ticket this process holds.",
             self.name,
             use,
-            reason(error),
+            describe(error),
             event="store_down",
             **facts,
         )
@@ -119,9 +120,10 @@ class Part(Generic[S]):
             found = replace(found, generation=int(found.issued_at))
         problem = found.problem(now)
         if problem is None:
+            self._damaged.discard(key)
             return found
-        if f"damaged {key}" not in self._failing:
-            self._failing.add(f"damaged {key}")
+        if key not in self._damaged:
+            self._damaged.add(key)
             tell(
                 logging.WARNING,
                 "The record under %s is damaged (%s); it counts as absent and is replaced.",
@@ -228,15 +230,15 @@ def _find_ticket(tickets: Part[TicketServer], key: str, now: float) -> Credentia
     return tickets.use("read", lambda server: tickets.checked(key, server.find(key), now))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """How to open the store of an account.
 
-    :param cache_key: the same for accounts that share a cache, and with it its connections.
+    :param cache_key: returns the same for accounts that share a cache, and with it its connections.
     :param tickets_key: the same for a server of the user's; None where there is none.
     """
 
-    cache_key: Hashable
+    cache_key: Callable[[], Hashable]
     open_cache: Callable[[], CacheServer]
     cache_name: str = "The cache"
     tickets_key: Hashable = None
@@ -253,16 +255,16 @@ class Stores:
     def __init__(self) -> None:
         self._caches: dict[Hashable, Part[CacheServer]] = {}
         self._tickets: dict[Hashable, Part[TicketServer]] = {}
-        self._stores: dict[tuple[Hashable, Hashable], Store] = {}
+        self._stores: dict[Plan, Store] = {}
 
     def of(self, plan: Plan) -> Store:
         """The store of an account; of two threads that come at once both get the same one."""
-        key = (plan.cache_key, plan.tickets_key)
-        store = self._stores.get(key)
-        return self._stores.setdefault(key, self._opened(plan)) if store is None else store
+        store = self._stores.get(plan)
+        return self._stores.setdefault(plan, self._opened(plan)) if store is None else store
 
     def _opened(self, plan: Plan) -> Store:
-        cache = self._caches.setdefault(plan.cache_key, Part(plan.cache_name, plan.open_cache))
+        made = Part(plan.cache_name, plan.open_cache)
+        cache = self._caches.setdefault(plan.cache_key(), made)
         if plan.open_tickets is None:
             return Store(cache)
         tickets = Part(plan.tickets_name, plan.open_tickets, plan.context)
@@ -333,6 +335,11 @@ class StoreSession:
     @property
     def has_lease(self) -> bool:
         return self._lease is not None
+
+    @property
+    def has_lease_of_host(self) -> bool:
+        """Whether it is one that has no life of its own, and that can be given back at once."""
+        return isinstance(self._lease, (FileLease, LocalLease))
 
     @property
     def needs_no_lease(self) -> bool:

@@ -3,7 +3,6 @@
 It imports nothing of the package and computes SHA-1 itself, so that a mistake in ``_signature``
 cannot agree with itself.
 """
-# ruff: noqa: RUF001 - Chinese has a punctuation of its own
 
 from __future__ import annotations
 
@@ -12,6 +11,8 @@ import html
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from itertools import permutations, product
 from types import MappingProxyType
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from werkzeug.wrappers import Request
 class Diagnosis:
     """What a signature was made from.
 
-    :param cause: ``"valid"``, ``"unknown"``, a key of :data:`TEXTS`, or two joined by ``+``.
+    :param cause: ``"valid"``, ``"unknown"``, a key of :func:`texts`, or two joined by ``+``.
     :param signed: the text that was signed, with ``***`` for the ticket and control characters
         written out; None if unknown.
     :param english: what happened and what to do.
@@ -38,98 +39,16 @@ class Diagnosis:
     chinese: str
 
 
-#: cause -> what happened (``{}`` takes a detail) and what to do, in English and in Chinese.
-TEXTS: dict[str, list[str]] = {
-    name: [line.strip() for line in lines.splitlines()]
-    for name, lines in re.findall(
-        r"^(\w+): (.+\n(?:    .+\n)+)",
-        """
-valid: The signature is right for this URL and ticket.
-    If WeChat refuses it all the same, compare appId with the account of the ticket.
-    签名正确，与该 URL 和 jsapi_ticket 相符。
-    如果微信仍然报错，请检查 appId 与获取 jsapi_ticket 的公众号是否一致。
-share: The signed URL and the page's differ in what WeChat adds to a shared page (from=…).
-    Take the URL anew for every request, and cache no page that holds a signature.
-    签名用的 URL 与当前网页的 URL 不一致，差在微信分享时追加的参数（from=… 等）。
-    URL 必须动态获取，不能写死；也不要缓存带有签名的页面。
-query: The signed URL lacks the query or a part of it.
-    Send it to the server as ?url= + encodeURIComponent(location.href.split('#')[0]).
-    签名用的 URL 缺少全部或部分查询参数。
-    前端把 URL 传给后端时，请用 encodeURIComponent(location.href.split('#')[0])。
-slash: The signed URL differs from the page's in a slash, ? or & at the end.
-    Sign location.href.split('#')[0] exactly as the browser has it; in a view leave url= out.
-    签名用的 URL 与当前网页的 URL 在末尾相差一个 /、? 或 &。
-    请原样使用浏览器中的 location.href.split('#')[0] 签名；在视图函数中不要传 url=。
-scheme: The signed URL has http where the page has https, or the reverse.
-    Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
-    签名用的 URL 协议不对：http 与 https 弄反了。
-    请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
-port: The signed URL has another port than the page's.
-    Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
-    签名用的 URL 端口与当前网页的 URL 不同。
-    请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
-host: The signed URL has another host than the page's (www., upper case, an inner address).
-    Let ProxyFix pass on what the reverse proxy knows, or set WXJSAPI_PUBLIC_ORIGIN.
-    签名用的 URL 域名与当前网页的 URL 不同（www.、大小写或内网地址）。
-    请用 ProxyFix 传递反向代理的信息，或设置 WXJSAPI_PUBLIC_ORIGIN。
-path: The signed URL lacks the beginning of the page's: the origin or a part of the path.
-    Sign the whole URL; for a prefix that a proxy takes away, let ProxyFix pass it on.
-    签名用的 URL 缺少开头部分：域名，或被反向代理去掉的路径前缀。
-    请用完整的 URL 签名；反向代理去掉的路径前缀可由 ProxyFix 传递。
-hash: The hash was signed along with the URL.
-    Cut it off: location.href.split('#')[0].
-    签名时带上了 # 及其后面部分。
-    签名用的 URL 不包含 # 及其后面部分，请用 location.href.split('#')[0]。
-unescaped: The signed URL was un-escaped (%E4%B8%AD became 中, %2F became /), as request.url is.
-    Sign location.href.split('#')[0] exactly as the browser has it; in a view leave url= out.
-    签名用的 URL 被解码了（如 %E4%B8%AD 变成“中”），Flask 的 request.url 就是这样。
-    请原样使用浏览器中的 location.href.split('#')[0] 签名；在视图函数中不要传 url=。
-escaped: The signed URL was escaped twice, or in another way than the browser's.
-    Undo encodeURIComponent once, and change no escape.
-    签名用的 URL 被多编码了一次，或编码方式与浏览器不同。
-    encodeURIComponent 的结果只解码一次，不要再改动编码。
-html: The signed URL was written for HTML or a script: &amp; in place of &.
-    Sign the URL first, then escape what goes into the page.
-    签名用的 URL 被 HTML 转义了：& 变成了 &amp;。
-    请先用原始 URL 签名，再对输出到页面的内容转义。
-ticket: Another ticket made the signature: {}.
-    Let all processes and services take the ticket from one place.
-    签名用的是另一个 jsapi_ticket：{}。
-    所有进程和服务应从同一处（中控服务器）获取 jsapi_ticket。
-access_token: The access_token was signed in place of the jsapi_ticket.
-    Use wxjsapi.ticket, which was fetched with the access_token.
-    签名时误把 access_token 当作 jsapi_ticket。
-    请用 wxjsapi.ticket，它是用 access_token 换来的 jsapi_ticket。
-swapped: The nonce and the timestamp were exchanged.
-    Give wx.config the nonceStr and timestamp of the call that made the signature.
-    noncestr 与 timestamp 弄反了。
-    wx.config 中的 nonceStr、timestamp 必须与生成签名时所用的完全一致。
-names: The signed text has other names, such as nonceStr for noncestr.
-    Sign jsapi_ticket=…&noncestr=…&timestamp=…&url=…; wxjsapi.config() does.
-    签名串中的参数名不对：应全部小写，如 noncestr 而不是 nonceStr。
-    签名串应为 jsapi_ticket=…&noncestr=…&timestamp=…&url=…，用 wxjsapi.config() 即可。
-order: The signed text has its parts in another order.
-    Sign jsapi_ticket=…&noncestr=…&timestamp=…&url=…; wxjsapi.config() does.
-    签名串中参数的顺序不对。
-    签名串应为 jsapi_ticket=…&noncestr=…&timestamp=…&url=…，用 wxjsapi.config() 即可。
-timestamp: The timestamp was signed in another form, such as milliseconds.
-    Sign whole seconds, and give wx.config the same.
-    签名用的 timestamp 形式不同，例如用了毫秒。
-    timestamp 用整数秒，签名与 wx.config 中保持一致。
-algorithm: The signature is not SHA-1 in lower-case hex digits but {}.
-    Use wxjsapi.config(), or SHA-1 and hexdigest().
-    签名算法不对：应为小写十六进制的 SHA-1，而不是 {}。
-    请用 wxjsapi.config()，或 SHA-1 的 hexdigest()。
-unknown: None of the usual mistakes makes it. It may be an earlier ticket, a ticket or appId of \
-another account, the nonce or timestamp of another call, or a cached page.
-    Copy all values from one page load, and see that the page is not cached.
-    常见的错误都得不到这个签名。可能 jsapi_ticket 已更新，或 jsapi_ticket、appId 属于另一个公众号，\
-noncestr 或 timestamp 来自另一次调用，或页面被缓存。
-    请从同一次页面加载中复制这些值，并确认页面没有被缓存。
-""",
-        re.M,
-    )
-}
+@cache
+def texts() -> dict[str, dict[str, str]]:
+    """Cause -> ``fact`` and ``fix``, and ``fact_zh`` and ``fix_zh``, which are the same in Chinese.
+
+    Read when the first diagnosis is made: most processes never make one.
+    """
+    import tomllib  # only here, for the same reason
+
+    file = resources.files(__package__).joinpath("diagnosis_texts.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 # -- what people sign in place of a URL ------------------------------------------------------------
@@ -437,8 +356,10 @@ def _is_page(url: str) -> bool:
 
 def _diagnosis(cause: str, signed: str | None, details: Mapping[str, str]) -> Diagnosis:
     names = cause.split("+")
-    facts, fixes, facts_zh, fixes_zh = (
-        dict.fromkeys(TEXTS[name][part].format(details.get(name)) for name in names)
-        for part in range(4)
-    )
-    return Diagnosis(cause, signed, " ".join([*facts, *fixes]), "".join([*facts_zh, *fixes_zh]))
+
+    def said(part: str) -> list[str]:
+        lines = (texts()[name][part].format(details.get(name)) for name in names)
+        return list(dict.fromkeys(lines))
+
+    english = " ".join(said("fact") + said("fix"))
+    return Diagnosis(cause, signed, english, "".join(said("fact_zh") + said("fix_zh")))

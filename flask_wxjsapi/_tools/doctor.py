@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 import warnings
 from collections.abc import Generator, Iterator
@@ -13,11 +12,11 @@ from urllib.parse import urlsplit
 
 from .._account import Account
 from .._credential import ACCESS_TOKEN, AGENT_TICKET, JSAPI_TICKET, Credential
-from .._error_text import reason
-from .._settings import SANDBOX, Settings, key_prefix
+from .._error_text import describe
+from .._loopback import is_loopback
+from .._settings import JSSDK_HOSTS, Settings, key_prefix
 from .._storage.server import TicketServer
 from .._storage.store import Part
-from .._upstream.http import is_loopback
 from .._upstream.wechat import WeChat
 from ..errors import TicketUnavailable, WxJsApiError
 
@@ -30,7 +29,6 @@ _EMBEDDED = (
     'API_BASE_URL is "sandbox": each process has a WeChat of its own; this command cannot see '
     "the server's."
 )
-_JSSDK_HOSTS = ("res.wx.qq.com", "res2.wx.qq.com")
 _SKEW = 30.0  # seconds a clock may be off before it is said
 
 
@@ -49,19 +47,6 @@ def findings(account: Account) -> Iterator[Finding]:
         yield from _on_ticket(account, AGENT_TICKET, can_ask)
 
 
-#: What the ids and secrets of a platform look like.
-_FORMS = {
-    "offiaccount": {
-        "APP_ID": ("wx[0-9a-f]{16}", "wx and 16 hex digits"),
-        "APP_SECRET": ("[0-9a-f]{32}", "32 hex digits"),
-    },
-    "wecom": {
-        "APP_ID": ("w[a-z][0-9a-f]{16}", "ww and 16 hex digits"),
-        "APP_SECRET": ("[A-Za-z0-9_-]{43}", "43 letters, digits, - and _"),
-    },
-}
-
-
 def _on_settings(settings: Settings) -> Iterator[Finding]:
     prefix = key_prefix(settings.name)
     base_url = settings.api_base_url
@@ -70,17 +55,21 @@ def _on_settings(settings: Settings) -> Iterator[Finding]:
         if settings.central_url.startswith("http://") and not is_loopback(settings.central_url):
             text = "CENTRAL_URL is plain http: anybody on the way can read token and ticket."
             yield "warning", f"{prefix}{text} Use https."
-    elif base_url == SANDBOX:
+    elif settings.is_sandbox:
         yield "warning", _EMBEDDED
     elif is_loopback(base_url):
         yield "ok", f"{prefix}API_BASE_URL is a sandbox on this machine, not WeChat."
     else:
-        for key, (pattern, form) in _FORMS[settings.platform].items():
-            value = getattr(settings, key.lower())
-            if value and not re.fullmatch(pattern, value):
-                yield "warning", f"{prefix}{key} has {len(value)} characters, not the form {form}."
+        platform = settings.platform
+        for key, value, form in (
+            ("APP_ID", settings.app_id, platform.id_form),
+            ("APP_SECRET", settings.app_secret, platform.secret_form),
+        ):
+            if value and not form.fits(value):
+                text = f"has {len(value)} characters, not the form {form.words}."
+                yield "warning", f"{prefix}{key} {text}"
     for url in settings.jssdk_urls:
-        if urlsplit(url).scheme != "https" or urlsplit(url).hostname not in _JSSDK_HOSTS:
+        if urlsplit(url).scheme != "https" or urlsplit(url).hostname not in JSSDK_HOSTS:
             yield "warning", f"{prefix}JSSDK_URL names {url}, which is not WeChat's own."
     origin = settings.public_origin
     if origin is None:
@@ -102,7 +91,7 @@ def _on_store(account: Account) -> Iterator[Finding]:
             raise OSError("it did not give back what was written")
         cache.delete(key)
     except Exception as error:
-        problem = reason(error).rstrip(".")
+        problem = describe(error).rstrip(".")
         yield "error", f"The cache does not work: {problem}. Check CACHE_TYPE and its keys."
         return
     if cache.is_private:
@@ -124,7 +113,7 @@ def _on_ticket_server(tickets: Part[TicketServer], account: Account) -> Iterator
     try:
         found = tickets.use("read", find_all)
     except Exception as error:
-        yield "error", f"find() of {_lowered(tickets.name)} fails: {reason(error)}."
+        yield "error", f"find() of {_lowered(tickets.name)} fails: {describe(error)}."
         return
     held = [ticket for ticket in found if ticket is not None]
     for ticket in held:
@@ -208,7 +197,7 @@ def _on_host(account: Account) -> Generator[Finding, None, bool]:
 def _upstream_name(settings: Settings) -> str:
     if settings.central_url is not None:
         return "the central server"
-    return "WeCom" if settings.platform == "wecom" else "WeChat"
+    return settings.platform.title
 
 
 def _on_central(account: Account) -> Generator[Finding, None, bool]:
@@ -227,8 +216,8 @@ def _on_central(account: Account) -> Generator[Finding, None, bool]:
 def _on_token(account: Account) -> Generator[Finding, None, str | None]:
     """A token to ask with, got in a way that takes nobody else's away."""
     settings = account.settings
-    is_legacy = settings.token_endpoint == "token" and settings.platform == "offiaccount"
-    if is_legacy and settings.access_token_provider is None:
+    call = settings.platform.token_calls[settings.token_endpoint]
+    if call.ends_others and settings.access_token_provider is None:
         stored = account.credentials.stored(ACCESS_TOKEN)
         if stored is not None and time.time() < stored.usable_until:
             return stored.value
@@ -257,11 +246,12 @@ def _on_api(account: Account, token: str) -> Iterator[Finding]:
         yield "error", f"The token is not accepted: {error}"
         return
     yield "ok", f"{_upstream_name(account.settings)} accepts the token."
-    if account.settings.platform == "wecom":
-        return  # which tells nobody what is left
+    path = account.settings.platform.quota_path
+    if path is None:
+        return
     body = {"cgi_path": "/cgi-bin/ticket/getticket"}
     try:
-        answer = api.ask("POST", "/cgi-bin/openapi/quota/get", token, timeout, body)
+        answer = api.ask("POST", path, token, timeout, body)
         quota = answer["quota"]
         left, limit = int(quota["remain"]), int(quota["daily_limit"])
     except WxJsApiError as error:
@@ -300,7 +290,7 @@ def _on_ticket(account: Account, kind: str, can_ask: bool) -> Iterator[Finding]:
 
 def alone(account: Account) -> str | None:
     """Why this process cannot see what the app's others keep, if it cannot."""
-    if account.settings.api_base_url == SANDBOX:
+    if account.settings.is_sandbox:
         return _EMBEDDED
     try:
         is_private = account.credentials.store.is_private

@@ -12,7 +12,6 @@ from .._credential import Credential
 from .._error_text import clean
 from ..errors import TransportError
 from .answer import credential, decoded
-from .http import exchange
 
 
 class CentralServer:
@@ -71,6 +70,8 @@ class CentralServer:
         return self._ask(timeout)[2]
 
     def _ask(self, timeout: float, params: dict[str, Any] | None = None) -> tuple[int, bytes, str]:
+        from .http import exchange  # here, for requests is slow to import
+
         try:
             return exchange("GET", self._url, "/ticket", timeout, params=params, token=self._token)
         except TransportError as error:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from .._credential import ACCESS_TOKEN, Credential
 from .._error_text import describe
-from ..errors import TransportError, WxJsApiError
+from ..errors import ADVICE_WITH_PROVIDER, TransportError, WeChatAPIError, WxJsApiError
 from . import Upstream
 
 
@@ -33,7 +33,7 @@ class TokenProvider:
         self, kind: str, *, parent: str | None, rejected: str | None, timeout: float
     ) -> Credential:
         if kind != ACCESS_TOKEN:
-            return self._upstream.fetch(kind, parent=parent, rejected=rejected, timeout=timeout)
+            return self._fetch_ticket(kind, parent, rejected, timeout)
         problem = None
         try:
             with self._context():
@@ -47,3 +47,13 @@ class TokenProvider:
                 return credential
             problem = f"returned {type(credential).__name__}, not a Credential"
         raise TransportError(f"WXJSAPI_ACCESS_TOKEN_PROVIDER {problem}.")
+
+    def _fetch_ticket(
+        self, kind: str, parent: str | None, rejected: str | None, timeout: float
+    ) -> Credential:
+        try:
+            return self._upstream.fetch(kind, parent=parent, rejected=rejected, timeout=timeout)
+        except WeChatAPIError as error:
+            advice = ADVICE_WITH_PROVIDER.get(error.errcode, error.advice)
+            refusal = WeChatAPIError(error.errcode, error.errmsg, advice)
+        raise refusal

@@ -1,25 +1,25 @@
-"""WeChat's API, and WeCom's."""
+"""WeChat's API, and WeCom's: one class, driven by what the platform says of itself."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
-from .._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET, Credential
+from .._credential import ACCESS_TOKEN, Credential
 from .._error_text import clean
-from ..errors import TransportError, WeChatAPIError
+from .._platform import OFFIACCOUNT, TOKEN_ENDPOINTS, Platform
+from ..errors import TransportError, WeChatAPIError, reaction
 from .answer import credential, decoded, number
-from .http import exchange
 
 
 class WeChat:
-    """An official account (公众号) at WeChat.
+    """An account at WeChat: an official one (公众号), or an application (应用) of a corp at WeCom.
 
     :param base_url: the API's scheme and host, or a callable that returns them.
     :param app_id: the AppID, or the corp's id.
-    :param stable: use ``stable_token`` rather than the legacy ``token``.
+    :param token_endpoint: ``"stable_token"`` or the legacy ``"token"``, where there are both.
     """
 
     def __init__(
@@ -28,23 +28,19 @@ class WeChat:
         app_id: str,
         app_secret: str,
         *,
-        stable: bool = True,
+        platform: Platform = OFFIACCOUNT,
+        token_endpoint: str = TOKEN_ENDPOINTS[0],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._base_url = base_url
         self._app_id = app_id
         self._app_secret = app_secret
-        self._stable = stable
+        self._platform = platform
+        self._token_call = platform.token_calls[token_endpoint]
         self._clock = clock
 
     def parent(self, kind: str) -> str | None:
         return None if kind == ACCESS_TOKEN else ACCESS_TOKEN
-
-    #: How each kind of ticket is asked for.
-    _TICKETS: ClassVar[Mapping[str, tuple[str, Mapping[str, str]]]] = {
-        JSAPI_TICKET: ("/cgi-bin/ticket/getticket", {"type": "jsapi"}),
-        CARD_TICKET: ("/cgi-bin/ticket/getticket", {"type": "wx_card"}),
-    }
 
     def fetch(
         self, kind: str, *, parent: str | None, rejected: str | None, timeout: float
@@ -54,20 +50,17 @@ class WeChat:
         if kind == ACCESS_TOKEN:
             answer = self._fetch_token(timeout)
             return credential(answer, "access_token", issued_at)
-        path, params = self._TICKETS[kind]
-        answer = self._call("GET", path, timeout, params={"access_token": parent, **params})
+        ticket = self._platform.ticket_calls[kind]
+        params = {"access_token": parent, **ticket.params}
+        answer = self._call("GET", ticket.path, timeout, params=params)
         return credential(answer, "ticket", issued_at)
 
     def _fetch_token(self, timeout: float) -> dict[str, Any]:
-        login = {
-            "grant_type": "client_credential",
-            "appid": self._app_id,
-            "secret": self._app_secret,
-        }
-        if self._stable:
-            body = {**login, "force_refresh": False}
-            return self._call("POST", "/cgi-bin/stable_token", timeout, body=body)
-        return self._call("GET", "/cgi-bin/token", timeout, params=login)
+        call = self._token_call
+        sent = {**call.more, call.app_id: self._app_id, call.app_secret: self._app_secret}
+        # The secret stays out of the URL where it may.
+        place = "body" if call.method == "POST" else "params"
+        return self._call(call.method, call.path, timeout, **{place: sent})
 
     def ask(
         self,
@@ -88,6 +81,8 @@ class WeChat:
 
         :raises TransportError: when nobody answers.
         """
+        from .http import exchange
+
         return exchange("GET", self._host_url(), "/cgi-bin/get_api_domain_ip", timeout)[2]
 
     def _host_url(self) -> str:
@@ -102,6 +97,8 @@ class WeChat:
         params: dict[str, Any] | None = None,
         body: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
+        from .http import exchange  # here, for requests is slow to import
+
         base_url = self._host_url()
         status, text, _ = exchange(method, base_url, path, timeout, params=params, body=body)
         host = urlsplit(base_url).netloc
@@ -113,21 +110,9 @@ class WeChat:
                 f"{host} answered with something that is not WeChat's JSON: a captive portal, "
                 "a broken gateway or a wrong WXJSAPI_API_BASE_URL."
             )
-        errcode = number(answer.get("errcode", 0))
+        errcode = int(number(answer.get("errcode", 0)) or 0)
         if errcode:
+            advice = reaction(errcode, self._platform.name).advice
             secrets = [self._app_secret, str((params or {}).get("access_token", ""))]
-            raise WeChatAPIError(int(errcode), clean(answer.get("errmsg"), secrets))
+            raise WeChatAPIError(errcode, clean(answer.get("errmsg"), secrets), advice)
         return answer
-
-
-class WeCom(WeChat):
-    """An application (应用) of a corp at WeCom (企业微信)."""
-
-    _TICKETS: ClassVar[Mapping[str, tuple[str, Mapping[str, str]]]] = {
-        JSAPI_TICKET: ("/cgi-bin/get_jsapi_ticket", {}),
-        AGENT_TICKET: ("/cgi-bin/ticket/get", {"type": "agent_config"}),
-    }
-
-    def _fetch_token(self, timeout: float) -> dict[str, Any]:
-        login = {"corpid": self._app_id, "corpsecret": self._app_secret}
-        return self._call("GET", "/cgi-bin/gettoken", timeout, params=login)

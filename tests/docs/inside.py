@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 from flask import Flask
 
-from flask_wxjsapi import _settings
 from flask_wxjsapi._engine.limit import REFRESH, VERIFY
-from flask_wxjsapi._settings import _KEYS, Settings
+from flask_wxjsapi._platform import PLATFORMS
+from flask_wxjsapi._settings import KEYS, Settings
 from flask_wxjsapi._storage.cache import CacheServer, CacheSettings
 from flask_wxjsapi.sandbox import Sandbox
 from flask_wxjsapi.sandbox import sandbox as sandbox_module
 from flask_wxjsapi.sandbox.faults import FAULT_NAMES
 
 #: Each setting without its prefix, and its default.
-DEFAULTS = {key: default for key, (_, default) in _KEYS.items()}
+DEFAULTS = {name: key.default for name, key in KEYS.items()}
 #: What the store calls the times of renewals that were asked for.
 NOTES = [REFRESH.name, VERIFY.name]
 #: What ``Sandbox.fail`` takes beside numbers.
@@ -25,8 +26,9 @@ FAULTS = set(FAULT_NAMES)
 
 def ask(wechat: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a sandbox in WeChat's place for apps that name no other."""
-    for platform in _settings._API_URLS:
-        monkeypatch.setitem(_settings._API_URLS, platform, wechat.url)
+    for name, platform in PLATFORMS.items():
+        here = dataclasses.replace(platform, api_url=wechat.url)
+        monkeypatch.setitem(PLATFORMS, name, here)
 
 
 def open_cache(app: Flask) -> None:

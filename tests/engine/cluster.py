@@ -39,7 +39,10 @@ def says(errcode: int, errmsg: str = "no") -> WeChatAPIError:
 class FakeWeChat:
     """Answers, fails and counts.
 
-    :param ticket: as in the sandbox: ``"same"``, ``"remaining"`` or ``"new"``.
+    :param ticket: what it does when asked again while a ticket lives: ``"new"``, another one;
+        ``"remaining"``, the same with the whole seconds that are left, down to 0; ``"living"``, the
+        same with a whole life, and it lives on; ``"dying"``, the same with a whole life, and it
+        dies at the end that was told first.
     """
 
     def __init__(self, clock: FakeClock, ticket: str = "new", life: float = 7200) -> None:
@@ -55,6 +58,7 @@ class FakeWeChat:
         self.tokens_used: list[str | None] = []
         self.is_dead: set[str] = set()
         self._issued: dict[str, tuple[str, float]] = {}
+        self.dies_at: dict[str, float] = {}
 
     def parent(self, kind: str) -> str | None:
         return None if kind == ACCESS_TOKEN else ACCESS_TOKEN
@@ -84,13 +88,21 @@ class FakeWeChat:
 
     def _answer(self, kind: str, number: int, now: float) -> Credential:
         if kind == ACCESS_TOKEN or self.ticket == "new":
-            return Credential(f"{kind}-{number}", now, now + self.life)
-        value, expires = self._issued.get(kind, ("", 0.0))
-        if expires <= now:
-            value, expires = f"{kind}-{number}", now + self.life
-            self._issued[kind] = value, expires
-        life = self.life if self.ticket == "same" else max(expires - now, 1)
-        return Credential(value, now, now + life)
+            value, dies_at = f"{kind}-{number}", now + self.life
+        else:
+            value, dies_at = self._issued.get(kind, ("", 0.0))
+            if dies_at <= now:
+                value, dies_at = f"{kind}-{number}", now + self.life
+            elif self.ticket == "living":
+                dies_at = now + self.life
+        self._issued[kind] = value, dies_at
+        self.dies_at[value] = dies_at
+        life = int(dies_at - now) if self.ticket == "remaining" else self.life
+        return Credential(value, now, now + max(life, 0.001))
+
+    def is_alive(self, value: str) -> bool:
+        """Whether WeChat takes a page that was signed with a ticket at this moment."""
+        return self.clock.now < self.dies_at[value]
 
 
 class WorkersClock:
@@ -215,9 +227,9 @@ class Cluster:
     def plan(self, context: Callable[[], Any]) -> Plan:
         custom = self.custom
         if custom is None:
-            return Plan("cache", lambda: self.cache)
+            return Plan(lambda: "cache", lambda: self.cache)
         return Plan(
-            "cache",
+            lambda: "cache",
             lambda: self.cache,
             tickets_key="custom",
             open_tickets=lambda: custom,

@@ -330,14 +330,14 @@ def test_readers_fail_fast_during_a_back_off(cluster: Cluster) -> None:
 
 def test_the_back_off_is_shared_through_the_store(cluster: Cluster) -> None:
     """One process's failure keeps the others from asking, and tells them why."""
-    cluster.upstream.faults[ACCESS_TOKEN] = [says(40164, "invalid ip 1.2.3.4, not in whitelist")]
+    cluster.upstream.faults[ACCESS_TOKEN] = [says(40125, "invalid appsecret")]
     first, second = cluster.workers(2)
     with pytest.raises(TicketUnavailable):
         first.ticket()
     with pytest.raises(TicketUnavailable) as caught:
         second.ticket()
     assert isinstance(caught.value.__cause__, WeChatAPIError)
-    assert caught.value.__cause__.errcode == 40164
+    assert caught.value.__cause__.errcode == 40125
     assert caught.value.retry_after == 900
     assert cluster.calls == (1, 0)
 
@@ -482,7 +482,7 @@ def test_a_back_off_written_before_the_clock_went_back_does_not_block(cluster: C
 )
 def test_a_damaged_back_off_holds_nobody_up(cluster: Cluster, damage: dict[str, Any]) -> None:
     """A process that cannot read the cluster's back-off asks WeChat."""
-    cluster.upstream.faults[ACCESS_TOKEN] = [says(40164)]
+    cluster.upstream.faults[ACCESS_TOKEN] = [says(45009)]
     with pytest.raises(TicketUnavailable):
         cluster.worker().ticket()
     key = f"{PREFIX}backoff.{ACCESS_TOKEN}"
@@ -854,7 +854,7 @@ def test_a_rejected_signature_with_the_right_ticket_blames_the_url(
     clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """WeChat names the same ticket: the page was signed for another URL."""
-    cluster = Cluster(clock, ticket="same")
+    cluster = Cluster(clock, ticket="living")
     worker = cluster.worker()
     worker.ticket()
     worker.provider.verify("/shop")
@@ -1205,9 +1205,9 @@ def test_a_reader_who_joined_an_attempt_without_the_lease_starts_a_waiting_one(
     outcomes: list[str] = []
     (reader,) = _threads(1, lambda: outcomes.append(worker.ticket()))
     assert joined.wait(30)
+    # The other process is done while the reader waits for it.
+    worker.sleep = lambda seconds: setattr(cluster, "lease", (None, 0.0))
     release.set()
-    assert weak.done.wait(30)
-    cluster.lease = (None, 0.0)  # the other process is done
     reader.join(30)
     assert outcomes == ["jsapi_ticket-1"]
     assert weak.lost_lease
@@ -1268,13 +1268,18 @@ def test_three_threads_are_lost_and_no_more(
         release.wait(30)
 
     cluster.upstream.meanwhile = hang
-    for _ in range(200):
-        worker.provider.runtime.tick()
+    runtime = worker.provider.runtime
+    for _ in range(20):
+        runtime.attend([(worker.holding, worker.holding.snapshot())]).done.wait(30)
         with pytest.raises(TicketUnavailable):
             worker.provider.get(timeout=0)
-        cluster.clock.advance(20)
-    assert len(started) == 3
-    assert worker.provider.runtime.threads.lost == 3
+        if runtime.threads.lost < 3:
+            expected = runtime.threads.lost + 1
+            wait_until(lambda n=expected: len(started) == n, what="it hangs")
+        cluster.clock.advance(16)
+        runtime.threads.reap()
+        cluster.clock.advance(500)
+    assert len(started) == runtime.threads.lost == 3
     assert "3 threads of this process hang" in caplog.text
 
 

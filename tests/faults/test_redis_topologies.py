@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
+from flask_wxjsapi._storage.cache import CacheSettings
 from flask_wxjsapi.sandbox import Sandbox
 from tests.conftest import free_port, wait_until
 from tests.processes import Gunicorn, at_once
@@ -358,6 +360,22 @@ def test_a_cluster_failover_costs_no_call_and_no_read(
         "no failed read, no upstream call, a line down and one up a process",
         f"{readers.reads} reads, 0 calls, up after {seconds:.1f} s",
     )
+
+
+def test_a_look_at_many_accounts_is_split_by_slot(cluster: Cluster) -> None:
+    """Each node has some of them, and they are found all the same."""
+    app = Flask("tests")
+    app.config.update(cluster_config(cluster))
+    cache = CacheSettings(app.config, {}).open(app)
+    try:
+        names = [f"~wxjsapi:{{host/wx{number}}}:jsapi_ticket" for number in range(30)]
+        for number, name in enumerate(names):
+            cache.write(name, {"number": number}, 60)
+        assert all(node.do("DBSIZE") for node in cluster.nodes)
+        found = cache.read_many([*names, "~wxjsapi:{host/none}:jsapi_ticket"])
+        assert found == {name: {"number": number} for number, name in enumerate(names)}
+    finally:
+        cache._client.close()
 
 
 # -- real processes --------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from typing import Any
 import redis
 import redis.sentinel
 from flask import Flask
+from flask_wxjsapi._engine.provider import Provider
 
 from flask_wxjsapi import WxJsApi
-from flask_wxjsapi._engine.provider import Provider
 from flask_wxjsapi.sandbox import Sandbox
 from tests import service
 from tests.conftest import Valkey, free_port, require, valkey_binary, wait_until

@@ -1,102 +1,47 @@
-"""The ticket server on Flask-Caching, and the leases."""
+"""The private cache: what it keeps, where, and what it makes of damage."""
 
 from __future__ import annotations
 
+import builtins
 import json
 import logging
 import os
 import pickle
-import signal
 import socket
 import struct
-import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cachelib import FileSystemCache
+import redis.exceptions
+from cachelib import FileSystemCache, RedisCache
 from flask import Flask
 from flask_caching import Cache
-from flask_caching.backends.base import BaseCache
 
 from flask_wxjsapi import WxJsApi
-from flask_wxjsapi._credential import (
-    JSAPI_TICKET,
-    Credential,
-)
+from flask_wxjsapi._credential import Credential
 from flask_wxjsapi._storage.cache import CACHELIB_SKIPS, CacheServer, CacheSettings
-from flask_wxjsapi._storage.lease import (
-    FileLease,
-    Lease,
-    LocalLease,
-    RedisLease,
-    host_directory,
-    private_directory,
-)
+from flask_wxjsapi._storage.lease import FileLease, LocalLease, RedisLease
+from flask_wxjsapi._telling import put_off
 from flask_wxjsapi.sandbox import Sandbox
 
+from .caches import (
+    KEY,
+    NEWER,
+    PREFIX,
+    TEXT_BACKEND,
+    TICKET,
+    TextBackend,
+    config_of,
+    logged,
+    mode,
+    posix_only,
+)
 from .conftest import Valkey, free_port
 
-PREFIX = "wxjsapi:{api.weixin.qq.com/wx0123}:"
-KEY = PREFIX + JSAPI_TICKET
-NOW = 1_800_000_000.0
-TICKET = Credential("ticket-1", NOW + 0.125, NOW + 7200.125, 5)
-NEWER = Credential("newer-2", NOW + 7000.5, NOW + 14200.5, 6)
-LOGGER = "flask_wxjsapi"
-
-posix_only = pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX permissions")
-
 pytestmark = pytest.mark.usefixtures("own_temporary_directory")
-
-
-@pytest.fixture
-def own_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where host leases go in this test: nobody else's are there."""
-    path = tmp_path / "tmp"
-    path.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(path))
-    return path
-
-
-@pytest.fixture
-def open_cache() -> Iterator[Callable[..., CacheServer]]:
-    """Opens private caches, as one process each would; keyword arguments are config keys."""
-    opened = []
-
-    def open_cache(app: Flask | None = None, **config: Any) -> CacheServer:
-        app = app or Flask("tests")
-        app.config.update(config)
-        server = CacheSettings(app.config, {}).open(app)
-        opened.append(server)
-        return server
-
-    yield open_cache
-    for server in opened:
-        if server._client is not None:
-            server._client.close()
-
-
-@pytest.fixture(params=["memory", "files", "redis"])
-def shared_config(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The ``CACHE_*`` keys of each kind of backend in turn."""
-    if request.param == "memory":
-        return {"CACHE_TYPE": "SimpleCache"}
-    if request.param == "files":
-        path = request.getfixturevalue("tmp_path") / "cache"
-        return {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(path)}
-    valkey = request.getfixturevalue("valkey")
-    return {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.url}
-
-
-def logged(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
-    """What the module said, at a level or above."""
-    return [
-        r.getMessage() for r in caplog.records if r.name.startswith(LOGGER) and r.levelno >= level
-    ]
 
 
 # -- the private cache -------------------------------------------------------------------------
@@ -263,6 +208,94 @@ def test_overrides_come_before_the_keys_of_the_app(tmp_path: Path) -> None:
     assert server._directory == tmp_path / "tickets" / f"wxjsapi{CACHELIB_SKIPS}"
 
 
+def test_prefix_of_our_own_stands_before_every_key(valkey: Valkey) -> None:
+    """For a Redis that admits an application to keys of its own only, and to few commands."""
+    app = Flask("tests")
+    app.config.update(
+        CACHE_TYPE="RedisCache",
+        CACHE_REDIS_URL=f"redis://app:word@127.0.0.1:{valkey.port}/0",
+        CACHE_KEY_PREFIX="pages:",
+    )
+    with valkey.client() as admin:
+        commands = "+get +mget +set +del +pttl +pexpire"
+        admin.execute_command(f"ACL SETUSER app on >word ~myapp:* -@all {commands}")
+        server = CacheSettings(app.config, {"CACHE_KEY_PREFIX": "myapp:"}).open(app)
+        try:
+            server.save(KEY, TICKET)
+            lease = server.lease("lease", 15)
+            assert lease.acquire()
+            assert not server.lease("lease", 9).acquire()
+            assert sorted(admin.keys()) == [b"myapp:lease", f"myapp:{KEY}".encode()]
+            lease.release()
+            assert server.find_many([KEY]) == {KEY: server.find(KEY)} == {KEY: TICKET}
+            server.delete(KEY)
+            assert admin.keys() == []
+        finally:
+            server._client.close()
+            admin.execute_command("ACL DELUSER app")
+
+
+@pytest.mark.parametrize("prefix", [5, b"myapp:", ["myapp:"]])
+def test_prefix_that_is_no_text_is_refused_at_once(prefix: object) -> None:
+    """The error quotes the key and the value."""
+    with pytest.raises(RuntimeError, match=r"^CACHE_KEY_PREFIX in WXJSAPI_CACHE must be") as info:
+        CacheSettings({"CACHE_TYPE": "SimpleCache"}, {"CACHE_KEY_PREFIX": prefix})
+    assert repr(prefix) in str(info.value)
+
+
+def test_keys_of_the_app_may_come_after_the_settings(tmp_path: Path) -> None:
+    """An app that sets its cache up after init_app has it by the first ticket."""
+    app = Flask("tests")
+    settings = CacheSettings(app.config, {})
+    app.config.update(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    assert settings.open(app)._directory == tmp_path / "cache" / f"wxjsapi{CACHELIB_SKIPS}"
+
+
+REDIS = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_PASSWORD": "s3cret"}
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        (REDIS, {}),
+        (REDIS | {"CACHE_TYPE": "redis", "SECRET_KEY": "x"}, {}),
+        ({}, REDIS),
+        (REDIS | {"CACHE_KEY_PREFIX": "pages:"}, {"CACHE_KEY_PREFIX": ""}),
+        (REDIS | {"CACHE_KEY_PREFIX": "pages:"}, {}),
+    ],
+)
+def test_settings_of_one_cache_have_one_key(
+    config: dict[str, Any], overrides: dict[str, Any]
+) -> None:
+    """Accounts with the same settings share one cache and its connections."""
+    key = CacheSettings(config, overrides).key
+    assert key == CacheSettings(dict(REDIS), {}).key
+    assert hash(key) == hash(CacheSettings(dict(REDIS), {}).key)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"CACHE_TYPE": "SimpleCache"},
+        {"CACHE_REDIS_DB": 1},
+        {"CACHE_KEY_PREFIX": "pages:"},
+        {"CACHE_OPTIONS": {"socket_timeout": 3}},
+        {"CACHE_ARGS": [1, {"a": [2]}]},
+    ],
+)
+def test_settings_of_two_caches_have_two_keys(overrides: dict[str, Any]) -> None:
+    """What differs in anything is not shared, whatever kind of value it is."""
+    config = REDIS | {"CACHE_KEY_PREFIX": "pages:", "CACHE_ARGS": [1, {"a": [1]}]}
+    key = CacheSettings(config, overrides).key
+    assert key != CacheSettings(config, {}).key
+    assert len({key, CacheSettings(config, overrides).key}) == 1
+
+
+def test_key_of_the_settings_shows_no_password() -> None:
+    """It may stand in a frame that a tracer keeps."""
+    assert "s3cret" not in repr(CacheSettings(REDIS, {}).key)
+
+
 @pytest.mark.parametrize(
     ("old_name", "class_name"),
     [
@@ -305,6 +338,46 @@ def test_no_cache_means_memory(
     (line,) = logged(caplog)
     assert "CACHE_TYPE is not set" in line
     assert "FileSystemCache or RedisCache" in line
+
+
+@pytest.mark.parametrize("config", [{}, {"CACHE_TYPE": "SimpleCache"}, {"CACHE_TYPE": "null"}])
+def test_cache_of_the_app_that_is_not_in_its_config_is_a_warning(
+    config: dict[str, Any],
+    tmp_path: Path,
+    open_cache: Callable[..., CacheServer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Cache(app, config={...}) is out of our sight; the app's author is told what to set."""
+    app = Flask("tests")
+    Cache(app, config={"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")})
+    open_cache(app, **config)
+    (line,) = logged(caplog)
+    assert 'WXJSAPI_CACHE={"CACHE_TYPE": "FileSystemCache", ...}' in line
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.wxjsapi["event"] == "cache_not_shared"  # type: ignore[attr-defined]
+
+
+def test_memory_that_was_chosen_for_the_ticket_is_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who says so in WXJSAPI_CACHE knows."""
+    caplog.set_level(logging.INFO)
+    app = Flask("tests")
+    Cache(app, config={"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")})
+    CacheSettings(app.config, {"CACHE_TYPE": "SimpleCache"}).open(app)
+    assert logged(caplog) == []
+
+
+@pytest.mark.parametrize("cache_type", ["SimpleCache", "NullCache"])
+def test_memory_of_the_app_is_no_warning(
+    cache_type: str, open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is nothing that the ticket could share."""
+    app = Flask("tests")
+    Cache(app, config={"CACHE_TYPE": cache_type, "CACHE_NO_NULL_WARNING": True})
+    open_cache(app)
+    assert logged(caplog) == []
 
 
 def test_a_cache_is_not_remarked_on(
@@ -373,9 +446,10 @@ def test_redis_options_of_the_user_win(
 
 def test_sentinel_gives_up_as_soon() -> None:
     """A sentinel that hangs holds a call up no longer than the Redis it watches."""
-    options = CacheSettings(
+    config, _ = CacheSettings(
         {"CACHE_TYPE": "RedisSentinelCache", "CACHE_REDIS_SENTINELS": [("127.0.0.1", 1)]}, {}
-    )._config["CACHE_OPTIONS"]
+    )._resolve()
+    options = config["CACHE_OPTIONS"]
     for use in ("socket_timeout", "socket_connect_timeout"):
         assert options[use] == options[f"sentinel_{use}"] == 1.0
 
@@ -401,42 +475,28 @@ def test_sentinel_reads_what_was_just_written() -> None:
 
 def test_record_is_kept_beyond_its_life(open_cache: Callable[..., CacheServer]) -> None:
     """expires_at decides when a ticket ends, so the backend has to keep it a little longer."""
-    server = open_cache(CACHE_TYPE=f"{__name__}.TextBackend")
+    server = open_cache(CACHE_TYPE=TEXT_BACKEND)
     server.save(KEY, TICKET)
     assert server._backend.timeouts == [7260]
 
 
 def test_backend_that_did_not_take_it_is_an_error(open_cache: Callable[..., CacheServer]) -> None:
     """A set() that returns False, as on a full disk, counts as a store that is down."""
-    server = open_cache(CACHE_TYPE=f"{__name__}.TextBackend")
+    server = open_cache(CACHE_TYPE=TEXT_BACKEND)
     server._backend.answer = False
     with pytest.raises(OSError, match="did not take it"):
         server.save(KEY, TICKET)
 
 
+def test_record_that_is_too_long_is_an_error(each_cache: CacheServer) -> None:
+    """Whoever reads it would take it for damage."""
+    each_cache.write("one", {"text": "x" * 8000}, 60)
+    with pytest.raises(OSError, match="at most 8192 characters"):
+        each_cache.write("one", {"text": "x" * 8200}, 60)
+    assert each_cache.read("one") == {"text": "x" * 8000}
+
+
 # -- other people's backends -------------------------------------------------------------------
-
-
-class TextBackend(BaseCache):
-    """A backend that unpickles by itself and has no serializer, as memcached clients have."""
-
-    def __init__(self, default_timeout: int = 300, **options: Any) -> None:
-        super().__init__(default_timeout)
-        self.values: dict[str, Any] = {}
-        self.timeouts: list[int] = []
-        self.answer = True
-
-    def get(self, key: str) -> Any:
-        return self.values.get(key)
-
-    def set(self, key: str, value: Any, timeout: int | None = None) -> bool:
-        assert timeout is not None
-        self.values[key] = value
-        self.timeouts.append(timeout)
-        return self.answer
-
-    def delete(self, key: str) -> bool:
-        return self.values.pop(key, None) is not None
 
 
 @pytest.mark.parametrize("separator", [".", ":"])
@@ -444,7 +504,7 @@ def test_dotted_path_names_a_backend(
     separator: str, open_cache: Callable[..., CacheServer]
 ) -> None:
     """CACHE_TYPE can be a class of the user's own."""
-    server = open_cache(CACHE_TYPE=f"{__name__}{separator}TextBackend")
+    server = open_cache(CACHE_TYPE=TEXT_BACKEND.replace(".TextBackend", f"{separator}TextBackend"))
     assert type(server._backend) is TextBackend
     server.save(KEY, TICKET)
     assert server.find(KEY) == TICKET
@@ -454,7 +514,7 @@ def test_dotted_path_names_a_backend(
 
 def test_backend_without_serializer_gets_text(open_cache: Callable[..., CacheServer]) -> None:
     """Such a backend never sees an object to pickle."""
-    server = open_cache(CACHE_TYPE=f"{__name__}.TextBackend")
+    server = open_cache(CACHE_TYPE=TEXT_BACKEND)
     server.save(KEY, TICKET)
     text = server._backend.values[KEY]
     assert type(text) is str
@@ -463,24 +523,12 @@ def test_backend_without_serializer_gets_text(open_cache: Callable[..., CacheSer
 
 def test_text_may_come_back_as_bytes(open_cache: Callable[..., CacheServer]) -> None:
     """Some memcached clients return bytes for a string."""
-    server = open_cache(CACHE_TYPE=f"{__name__}.TextBackend")
+    server = open_cache(CACHE_TYPE=TEXT_BACKEND)
     server._backend.values[KEY] = json.dumps(TICKET.to_dict()).encode()
     assert server.find(KEY) == TICKET
 
 
 # -- the directory -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def umask() -> Iterator[Callable[[int], int]]:
-    """``os.umask``, undone after the test."""
-    before = os.umask(0o022)
-    yield os.umask
-    os.umask(before)
-
-
-def mode(path: Path) -> int:
-    return path.stat().st_mode & 0o777
 
 
 @posix_only
@@ -509,6 +557,17 @@ def test_nobody_else_reads_the_directory(
     umask(0o022)
     assert mode(server._directory) == 0o700
     assert [mode(path) for path in server._directory.iterdir()] == [0o600, 0o600]
+
+
+@posix_only
+def test_cache_dir_that_is_made_is_not_open_to_all(
+    umask: Callable[[int], int], tmp_path: Path, open_cache: Callable[..., CacheServer]
+) -> None:
+    """With a umask that forbids nothing, another user could swap what lies in it."""
+    umask(0)
+    server = open_cache(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "a" / "cache"))
+    server.save(KEY, TICKET)
+    assert [mode(tmp_path / "a"), mode(tmp_path / "a" / "cache")] == [0o755, 0o755]
 
 
 @posix_only
@@ -560,27 +619,6 @@ def test_directory_that_becomes_a_link_is_refused(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-@posix_only
-def test_directory_of_another_user_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that somebody else made first is not ours to trust."""
-    (tmp_path / "theirs").mkdir()
-    monkeypatch.setattr("os.getuid", lambda: os.stat("/").st_uid + 4711)
-    with pytest.raises(PermissionError, match="belongs to another user: remove it"):
-        private_directory(tmp_path / "theirs")
-
-
-def test_directory_where_there_are_no_users(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_temporary_directory: Path
-) -> None:
-    """A system without user ids, as Windows, has its directories all the same."""
-    monkeypatch.delattr("flask_wxjsapi._storage.lease.os.getuid", raising=False)
-    assert private_directory(tmp_path / "a" / "b").is_dir()
-    assert host_directory() == own_temporary_directory / "flask-wxjsapi-user"
-    assert host_directory().is_dir()
-
-
 def test_directory_that_was_removed_is_made_again(
     tmp_path: Path, open_cache: Callable[..., CacheServer]
 ) -> None:
@@ -614,25 +652,229 @@ def test_file_that_cannot_be_read_is_removed(
     assert server.find(KEY + ".other") == NEWER
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_file_that_vanishes_is_no_failure(
     tmp_path: Path, open_cache: Callable[..., CacheServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process renames its temporary file while this one looks through the directory."""
+    """Another process removes it while this one looks at it."""
     server = open_cache(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
     server.save(KEY, TICKET)
-    assert server._directory is not None
-    temporary = server._directory / f"tmp1{CACHELIB_SKIPS}"
-    temporary.touch()
-    real_access = os.access
+    path = Path(server._backend._get_filename(KEY))
 
-    def access(path: Any, how: int) -> bool:
-        if os.fspath(path) == str(temporary):
-            temporary.unlink()
-        return real_access(path, how)
+    def access(tested: Any, how: int) -> bool:
+        path.unlink(missing_ok=True)
+        return False
 
     monkeypatch.setattr("os.access", access)
+    assert server.find(KEY) is None
+
+
+_FILE_CALLS = ("access", "chmod", "listdir", "lstat", "mkdir", "open", "remove", "scandir", "stat")
+
+
+@pytest.fixture
+def touched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that this process has to do with, as it names them to the system."""
+    seen: list[str] = []
+
+    def watch(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if args and isinstance(args[0], (str, os.PathLike)):
+                seen.append(os.fspath(args[0]))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, watched)
+
+    for name in [
+        "access",
+        "chmod",
+        "listdir",
+        "lstat",
+        "mkdir",
+        "open",
+        "readlink",
+        "remove",
+        "scandir",
+        "stat",
+        "unlink",
+    ]:
+        watch(os, name)
+    watch(builtins, "open")
+    return seen
+
+
+@pytest.mark.parametrize("use", ["find", "find_many"])
+def test_a_look_touches_the_file_of_its_key_and_no_other(
+    use: str, tmp_path: Path, open_cache: Callable[..., CacheServer], touched: list[str]
+) -> None:
+    """However many accounts there are, a look at one costs the same."""
+    server = open_cache(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    server.save(KEY, TICKET)
+
+    def look() -> list[str]:
+        touched.clear()
+        found = server.find(KEY) if use == "find" else server.find_many([KEY])[KEY]
+        assert found == TICKET
+        return list(touched)
+
+    alone = look()
+    for number in range(300):
+        server.save(f"{KEY}.{number}", TICKET)
+    assert look() == alone
+    own = server._backend._get_filename(KEY)
+    assert own in alone
+    assert {Path(path) for path in alone} <= {Path(own), *Path(own).parents}
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"garbage"])
+def test_damage_in_the_file_of_another_key_is_none_of_a_looks_business(
+    data: bytes,
+    tmp_path: Path,
+    open_cache: Callable[..., CacheServer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It stays where it is until somebody asks for it."""
+    server = open_cache(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    server.save(KEY, TICKET)
+    other = Path(server._backend._get_filename(f"{KEY}.other"))
+    other.write_bytes(data)
     assert server.find(KEY) == TICKET
+    assert other.read_bytes() == data
+    assert logged(caplog) == []
+
+
+@posix_only
+@pytest.mark.parametrize("use", ["find", "save", "lease"])
+def test_directory_that_others_can_replace_is_refused(
+    use: str, tmp_path: Path, open_cache: Callable[..., CacheServer]
+) -> None:
+    """As soon as it can be, also where it was made before."""
+    server = open_cache(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    (tmp_path / "cache").chmod(0o777)
+    calls: dict[str, Callable[[], object]] = {
+        "find": lambda: server.find(KEY),
+        "save": lambda: server.save(KEY, TICKET),
+        "lease": lambda: server.lease(KEY, 15),
+    }
+    with pytest.raises(PermissionError, match="Any user may write to"):
+        calls[use]()
+
+
+# -- many at once --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def each_cache(any_config: dict[str, Any], open_cache: Callable[..., CacheServer]) -> CacheServer:
+    """A cache of each kind."""
+    return open_cache(**any_config)
+
+
+@pytest.fixture(params=["memory", "files", "redis", "text"])
+def any_config(request: pytest.FixtureRequest) -> dict[str, Any]:
+    if request.param == "text":
+        return {"CACHE_TYPE": TEXT_BACKEND}
+    return config_of(request.param, request)
+
+
+def test_many_are_found_by_their_keys(each_cache: CacheServer) -> None:
+    """Those that are there, each under its own."""
+    each_cache.save("one", TICKET)
+    each_cache.save("two", NEWER)
+    assert each_cache.find_many(["two", "none", "one"]) == {"one": TICKET, "two": NEWER}
+
+
+def test_many_may_be_none(each_cache: CacheServer) -> None:
+    """A look at a moment when nothing is due."""
+    assert each_cache.read_many([]) == {}
+
+
+def test_many_may_name_one_twice(each_cache: CacheServer) -> None:
+    """Two applications of a corp have one ticket."""
+    each_cache.write("one", {"failures": 1}, 60)
+    assert each_cache.read_many(iter(["one", "one"])) == {"one": {"failures": 1}}
+
+
+@pytest.mark.parametrize("text", ["garbage", "[1]", "7", '{"value": 7}', "", "1" * 9000])
+def test_a_damaged_one_of_many_is_left_out(
+    text: str, each_cache: CacheServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counts as absent and is told once; the others are found."""
+    each_cache.save("one", TICKET)
+    each_cache._backend.set("two", text, timeout=60)
+    for _ in range(2):
+        assert each_cache.find_many(["one", "two"]) == {"one": TICKET}
+    (line,) = logged(caplog)
+    assert line.startswith("The record under two is damaged (")
+
+
+def test_many_are_one_exchange_with_redis(
+    valkey: Valkey, open_cache: Callable[..., CacheServer]
+) -> None:
+    """A look at a hundred accounts is one question."""
+    server = open_cache(CACHE_TYPE="RedisCache", CACHE_REDIS_URL=valkey.url)
+    for number in range(100):
+        server.save(f"{KEY}.{number}", TICKET)
+    with valkey.client() as client:
+        client.config_resetstat()
+        assert len(server.find_many(f"{KEY}.{number}" for number in range(100))) == 100
+        stats = client.info("commandstats")
+    assert stats["cmdstat_mget"]["calls"] == 1
+    assert "cmdstat_get" not in stats
+
+
+def test_one_of_another_redis_type_is_left_out(
+    valkey: Valkey, open_cache: Callable[..., CacheServer]
+) -> None:
+    """A list under a key of ours."""
+    server = open_cache(CACHE_TYPE="RedisCache", CACHE_REDIS_URL=valkey.url)
+    server.save("one", TICKET)
+    server._client.lpush("two", "x")
+    assert server.find_many(["one", "two"]) == {"one": TICKET}
+
+
+def test_many_on_a_redis_that_is_down_are_an_error(open_cache: Callable[..., CacheServer]) -> None:
+    """Not to be mistaken for a store that lost them."""
+    server = open_cache(CACHE_TYPE="RedisCache", CACHE_REDIS_PORT=free_port())
+    with pytest.raises(redis.exceptions.ConnectionError):
+        server.read_many(["one", "two"])
+
+
+class ClusterClient:
+    """A Redis Cluster: a question may concern one slot only, unless the client splits it."""
+
+    def __init__(self, values: dict[str, bytes]) -> None:
+        self.values = values
+
+    def mget(self, keys: list[str]) -> list[bytes | None]:
+        raise AssertionError("CROSSSLOT")
+
+    def mget_nonatomic(self, keys: list[str]) -> list[bytes | None]:
+        return [self.values.get(key) for key in keys]
+
+
+def test_many_on_a_redis_cluster_are_split_by_slot() -> None:
+    """With the prefix that their keys have."""
+    client = ClusterClient({"app:one": b'{"a": 1}', "one": b'{"a": 2}'})
+    server = CacheServer(RedisCache(client, key_prefix="app:"))
+    assert server.read_many(["one", "two"]) == {"one": {"a": 1}}
+
+
+def test_one_that_spoils_the_batch_is_left_out(
+    open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A memcached client un-pickles all of an answer, or none of it."""
+
+    def get(key: str) -> Any:
+        if key == "two":
+            raise UnicodeDecodeError("utf-8", b"s3cret", 0, 1, "s3cret")
+        return json.dumps(TICKET.to_dict())
+
+    server = open_cache(CACHE_TYPE=TEXT_BACKEND)
+    server._backend.get = get
+    assert server.find_many(["one", "two", "three"]) == {"one": TICKET, "three": TICKET}
+    assert len(logged(caplog)) == 1
+    assert "s3cret" not in caplog.text
 
 
 # -- records that are not ours, or not any more --------------------------------------------------
@@ -735,7 +977,8 @@ RECORD = b'{"value": %s, "issued_at": %s, "expires_at": %s, "generation": %s}'
         pytest.param(RECORD % (b'"a"', b"2", b"1", b"3"), id="it ends before it begins"),
         pytest.param(RECORD % (b'"a"', b"1", b"2", b"3.5"), id="the generation is a fraction"),
         pytest.param(RECORD % (b'"a"', b"1", b"2", b"null"), id="the generation is null"),
-        pytest.param(b"[" * 100_000, id="nested too deep"),
+        pytest.param(b"[" * 8000, id="nested too deep"),
+        pytest.param(json.dumps(TICKET.to_dict() | {"x": "x" * 8192}).encode(), id="too long"),
     ],
 )
 def test_damaged_record_is_absent(
@@ -759,7 +1002,7 @@ def test_damage_in_a_backend_without_serializer_is_absent(
     open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Text that is no JSON is treated as in the other backends."""
-    server = open_cache(CACHE_TYPE=f"{__name__}.TextBackend")
+    server = open_cache(CACHE_TYPE=TEXT_BACKEND)
     server._backend.values[KEY] = "garbage"
     check_damage(server, caplog)
 
@@ -827,131 +1070,6 @@ def test_record_without_generation_counts_as_the_oldest(damage: Damage) -> None:
 # -- leases ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["local", "files", "redis"])
-def new_lease(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Lease]]:
-    """Makes leases for the same thing, as rivals do."""
-    if request.param == "local":
-        lock = threading.Lock()
-        yield lambda: LocalLease(lock)
-    elif request.param == "files":
-        yield lambda: FileLease(tmp_path / "lease")
-    else:
-        valkey = request.getfixturevalue("valkey")
-        with valkey.client() as client:
-            yield lambda: RedisLease(client, "lease", 15)
-
-
-def in_another_thread(call: Callable[[], Any]) -> Any:
-    results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(call()))
-    thread.start()
-    thread.join()
-    (result,) = results
-    return result
-
-
-def test_lease_is_not_given_twice(new_lease: Callable[[], Lease]) -> None:
-    """One has it, and the others are told so at once."""
-    first, second = new_lease(), new_lease()
-    assert first.acquire(blocking=False) is True
-    assert second.acquire(blocking=False) is False
-    assert second.acquire(blocking=False) is False
-
-
-def test_lease_is_not_given_to_another_thread(new_lease: Callable[[], Lease]) -> None:
-    """Rivals in the same process are rivals as well."""
-    first = new_lease()
-    assert first.acquire()
-    assert in_another_thread(lambda: new_lease().acquire(blocking=False)) is False
-
-
-def test_lease_is_free_after_release(new_lease: Callable[[], Lease]) -> None:
-    """The next one gets it at once, and whoever comes after that does not."""
-    first, second, third = new_lease(), new_lease(), new_lease()
-    assert first.acquire()
-    first.release()
-    assert second.acquire()
-    assert not third.acquire()
-
-
-def test_lease_can_be_released_by_another_thread(new_lease: Callable[[], Lease]) -> None:
-    """The successor of a renewal that hangs gives its lease back, from a thread of its own."""
-    first = new_lease()
-    assert first.acquire()
-    in_another_thread(first.release)
-    assert new_lease().acquire()
-
-
-def test_release_without_holding_frees_nobody(
-    new_lease: Callable[[], Lease], request: pytest.FixtureRequest
-) -> None:
-    """``release`` frees only what this object took."""
-    first, second, third = new_lease(), new_lease(), new_lease()
-    assert first.acquire()
-    assert not second.acquire()
-    second.release()
-    assert not third.acquire()
-
-
-def test_redis_lease_that_ran_out_frees_nobody_else(valkey: Valkey) -> None:
-    """A late release compares the holder's token before it deletes."""
-    with valkey.client() as client:
-        late, next_one, third = (RedisLease(client, "lease", 15) for _ in range(3))
-        assert late.acquire()
-        client.delete("lease")  # its time is up
-        assert next_one.acquire()
-        late.release()
-        assert not third.acquire()
-
-
-def test_redis_lease_without_an_end_gets_one(valkey: Valkey) -> None:
-    """One that somebody made persistent would keep everybody out for ever."""
-    with valkey.client() as client:
-        assert RedisLease(client, "lease", 15).acquire()
-        client.persist("lease")
-        assert not RedisLease(client, "lease", 15).acquire()
-        assert 10_000 < client.pttl("lease") <= 15_000
-
-
-def test_redis_lease_has_a_life(valkey: Valkey) -> None:
-    """A holder that dies keeps the lease for its life at most."""
-    with valkey.client() as client:
-        assert RedisLease(client, "lease", 15).acquire()
-        assert 10_000 < client.pttl("lease") <= 15_000
-
-
-@pytest.mark.processes
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL")
-def test_file_lease_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
-    """A process that dies without a word leaves no lease behind."""
-    path = tmp_path / "lease"
-    code = (
-        "import sys; from pathlib import Path; from flask_wxjsapi._storage.lease import FileLease\n"
-        f"lease = FileLease(Path({str(path)!r})); print(lease.acquire(), flush=True)\n"
-        "sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "True\n"
-        assert not FileLease(path).acquire()
-        holder.kill()
-        holder.wait()
-        assert holder.returncode == -signal.SIGKILL
-        assert FileLease(path).acquire()
-
-
-def test_lock_file_stays(tmp_path: Path) -> None:
-    """Were it deleted, one could lock the old file and another the new one."""
-    path = tmp_path / "lease"
-    lease = FileLease(path)
-    assert lease.acquire()
-    inode = path.stat().st_ino
-    lease.release()
-    assert path.stat().st_ino == inode
-
-
 def test_each_backend_gives_the_lease_it_can(
     shared_config: dict[str, Any],
     open_cache: Callable[..., CacheServer],
@@ -986,7 +1104,7 @@ def test_other_backends_use_a_file_of_this_host(
     open_cache: Callable[..., CacheServer], own_temporary_directory: Path
 ) -> None:
     """A backend that gives no lease gets one in a private directory, and two accounts two."""
-    first, second = (open_cache(CACHE_TYPE=f"{__name__}.TextBackend") for _ in range(2))
+    first, second = (open_cache(CACHE_TYPE=TEXT_BACKEND) for _ in range(2))
     lease = first.lease("wxjsapi:{host/wx1}:lease", 15)
     assert lease.acquire()
     assert not second.lease("wxjsapi:{host/wx1}:lease", 15).acquire()
@@ -994,3 +1112,50 @@ def test_other_backends_use_a_file_of_this_host(
     (directory,) = own_temporary_directory.iterdir()
     assert mode(directory) == 0o700
     assert len(list(directory.iterdir())) == 2
+
+
+def test_lease_in_memory_is_one_for_each_account(open_cache: Callable[..., CacheServer]) -> None:
+    """The renewals of two accounts do not wait for each other."""
+    server = open_cache(CACHE_TYPE="SimpleCache")
+    assert server.lease("one", 15).acquire()
+    assert server.lease("two", 15).acquire()
+    assert not server.lease("one", 15).acquire()
+
+
+def test_lease_of_redis_that_is_repaired_is_told_once(
+    valkey: Valkey, open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each renewal has a lease object of its own, and it is the server that remembers."""
+    server = open_cache(CACHE_TYPE="RedisCache", CACHE_REDIS_URL=valkey.url)
+    for _ in range(3):
+        server._client.set("lease", "planted")
+        assert not server.lease("lease", 15).acquire()
+    assert len(logged(caplog)) == 1
+
+
+def test_host_without_a_directory_is_told_once(
+    open_cache: Callable[..., CacheServer],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The lease holds within the process then; the server remembers that it was said."""
+    monkeypatch.setattr("flask_wxjsapi._storage.lease.host_directory", lambda: None)
+    server = open_cache(CACHE_TYPE=TEXT_BACKEND)
+    leases = [server.lease("lease", 15) for _ in range(3)]
+    assert [lease.acquire() for lease in leases] == [True, False, False]
+    assert len(logged(caplog)) == 1
+    leases[0].release()
+
+
+# -- the log -------------------------------------------------------------------------------------
+
+
+def test_lines_of_a_renewal_are_put_off_to_its_end(
+    damage: Damage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A slow log handler must not keep a lease."""
+    damage.put(b"garbage")
+    with put_off():
+        assert damage.server.find(KEY) is None
+        assert logged(caplog) == []
+    assert len(logged(caplog)) == 1

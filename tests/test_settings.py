@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import re
+import subprocess
+import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,8 +17,11 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_wxjsapi import Credential, TicketServer
-from flask_wxjsapi._settings import Settings, key_prefix
+import flask_wxjsapi
+from flask_wxjsapi import Credential, TicketServer, WxJsApi
+from flask_wxjsapi._platform import OFFIACCOUNT
+from flask_wxjsapi._settings import KEYS, Settings, key_prefix
+from flask_wxjsapi.sandbox import sandbox
 
 APP_ID = "wx1234567890abcdef"
 SECRET = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
@@ -74,11 +81,11 @@ NOT_CALLABLE = "a constant"
 def test_defaults() -> None:
     """With the two keys that are required the others have the documented defaults."""
     settings = load()
-    assert dataclasses.asdict(settings) | {
+    assert vars(settings) | {
         "name": "default",
         "app_id": APP_ID,
         "app_secret": SECRET,
-        "platform": "offiaccount",
+        "platform": OFFIACCOUNT,
         "api_base_url": "https://api.weixin.qq.com",
         "token_endpoint": "stable_token",
         "access_token_provider": None,
@@ -93,7 +100,7 @@ def test_defaults() -> None:
         "debug": False,
         "jssdk_url": "https://res.wx.qq.com/open/js/jweixin-1.6.0.js",
         "public_origin": None,
-    } == dataclasses.asdict(settings)
+    } == vars(settings)
 
 
 def test_frozen() -> None:
@@ -142,7 +149,7 @@ def test_none_is_the_default(key: str) -> None:
         ("APP_SECRET", "x", "x"),
         ("APP_SECRET", "0123", "0123"),
         ("APP_SECRET", "!\"#$%&'()~", "!\"#$%&'()~"),
-        ("PLATFORM", "offiaccount", "offiaccount"),
+        ("PLATFORM", "offiaccount", OFFIACCOUNT),
         ("API_BASE_URL", "https://api2.weixin.qq.com", "https://api2.weixin.qq.com"),
         ("API_BASE_URL", "https://api.example/", "https://api.example"),
         ("API_BASE_URL", "https://api.example/wechat/", "https://api.example/wechat"),
@@ -156,11 +163,11 @@ def test_none_is_the_default(key: str) -> None:
         ("TOKEN_ENDPOINT", "token", "token"),
         ("TOKEN_ENDPOINT", "stable_token", "stable_token"),
         ("ACCESS_TOKEN_PROVIDER", provider, provider),
-        ("ACCESS_TOKEN_PROVIDER", "tests.test_config:provider", provider),
-        ("ACCESS_TOKEN_PROVIDER", "tests.test_config.provider", provider),
+        ("ACCESS_TOKEN_PROVIDER", "tests.test_settings:provider", provider),
+        ("ACCESS_TOKEN_PROVIDER", "tests.test_settings.provider", provider),
         ("TICKET_SERVER", Server, Server),
-        ("TICKET_SERVER", "tests.test_config:Server", Server),
-        ("TICKET_SERVER", "tests.test_config.Server", Server),
+        ("TICKET_SERVER", "tests.test_settings:Server", Server),
+        ("TICKET_SERVER", "tests.test_settings.Server", Server),
         ("CACHE", {"CACHE_TYPE": "SimpleCache"}, {"CACHE_TYPE": "SimpleCache"}),
         ("CACHE", {}, {}),
         ("REFRESH_AHEAD", 0, 0),
@@ -266,16 +273,16 @@ BAD_VALUES: list[tuple[str, object]] = [
     ("ACCESS_TOKEN_PROVIDER", 5),
     ("ACCESS_TOKEN_PROVIDER", ""),
     ("ACCESS_TOKEN_PROVIDER", "no.such.module:provider"),
-    ("ACCESS_TOKEN_PROVIDER", "tests.test_config:no_such_name"),
-    ("ACCESS_TOKEN_PROVIDER", "tests.test_config:NOT_CALLABLE"),
+    ("ACCESS_TOKEN_PROVIDER", "tests.test_settings:no_such_name"),
+    ("ACCESS_TOKEN_PROVIDER", "tests.test_settings:NOT_CALLABLE"),
     ("TICKET_SERVER", 5),
     ("TICKET_SERVER", ""),
     ("TICKET_SERVER", "no.such.module:Server"),
     ("TICKET_SERVER", "no.such.module.Server"),
     ("TICKET_SERVER", "nosuchmodule"),
-    ("TICKET_SERVER", "tests.test_config:NoSuchClass"),
-    ("TICKET_SERVER", "tests.test_config:NOT_CALLABLE"),
-    ("TICKET_SERVER", "tests.test_config"),
+    ("TICKET_SERVER", "tests.test_settings:NoSuchClass"),
+    ("TICKET_SERVER", "tests.test_settings:NOT_CALLABLE"),
+    ("TICKET_SERVER", "tests.test_settings"),
     ("TICKET_SERVER", FindOnly),
     ("TICKET_SERVER", FindOnly()),
     ("CACHE", "RedisCache"),
@@ -358,7 +365,123 @@ def test_password_in_a_url_is_not_quoted(key: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+# -- what each key is declared to be
+
+CONFIGURATION = Path(__file__).parent.parent / "docs" / "configuration.rst"
+
+
+def test_every_setting_is_described_and_no_other() -> None:
+    """The page has the keys that the code reads, in the same order."""
+    text = CONFIGURATION.read_text(encoding="utf-8")
+    assert re.findall(r"^\.\. confval:: WXJSAPI_(\w+)$", text, re.M) == list(KEYS)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_default_of_a_setting_is_the_codes(key: str) -> None:
+    """What the page calls the default is the default."""
+    found = re.search(
+        rf"^\.\. confval:: WXJSAPI_{key}\n   :type: .+\n   :default: ``(.+)``\n",
+        CONFIGURATION.read_text(encoding="utf-8"),
+        re.M,
+    )
+    assert found, f"{key} has no type and default"
+    assert ast.literal_eval(found[1]) == KEYS[key].default
+
+
+def test_every_field_is_a_key() -> None:
+    """One declaration makes the key and the field; only the account's name is no key."""
+    fields = [field.name for field in dataclasses.fields(Settings)]
+    assert fields == ["name", *map(str.lower, KEYS)]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_setting_has_a_sentence_of_help(key: str) -> None:
+    """It fits on a line."""
+    assert re.fullmatch(r"[A-Z].{10,80}\.", KEYS[key].help)
+
+
+def test_the_settings_of_one_account() -> None:
+    """The rest belongs to the extension as a whole."""
+    assert {key for key, declared in KEYS.items() if declared.of_account} == {
+        "APP_SECRET", "PLATFORM", "AGENT_ID", "ACCESS_TOKEN_PROVIDER", "TOKEN_ENDPOINT",
+        "JS_API_LIST", "OPEN_TAG_LIST", "DEBUG", "PAGE_HOSTS", "PUBLIC_ORIGIN", "JSSDK_URL",
+    }  # fmt: skip
+
+
+def test_settings_import_no_http_client() -> None:
+    """They are read by programs that ask nobody anything."""
+    program = (
+        "import importlib, sys, types\n"
+        "package = types.ModuleType('flask_wxjsapi')\n"
+        f"package.__path__ = [{str(Path(flask_wxjsapi.__file__).parent)!r}]\n"
+        "sys.modules['flask_wxjsapi'] = package\n"
+        "importlib.import_module('flask_wxjsapi._settings')\n"
+        "print(sorted({'requests', 'urllib3', 'flask', 'flask_wxjsapi.sandbox'} & {*sys.modules}))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
 # -- APP_ID and APP_SECRET
+
+WECOM_SECRET = "aB3-_" * 8 + "xyz"
+
+
+@pytest.mark.parametrize("app_id", [SECRET, SECRET.upper(), WECOM_SECRET, "1" * 32])
+@pytest.mark.parametrize("app_secret", [SECRET, APP_ID, "ww0123456789abcdef"])
+def test_app_id_that_looks_like_a_secret(app_id: str, app_secret: str) -> None:
+    """It would stand in every page and every key of the store."""
+    with pytest.raises(RuntimeError, match=r"^WXJSAPI_APP_ID looks like a secret") as caught:
+        load(APP_ID=app_id, APP_SECRET=app_secret)
+    assert app_id not in str(caught.value)
+
+
+@pytest.mark.parametrize("app_id", [f" {SECRET}", f"{SECRET}\n", int("98" * 16), 9.87e150])
+def test_app_id_that_may_be_a_secret_is_not_quoted(app_id: object) -> None:
+    """With a space before it, or as the number that JSON makes of it."""
+    with pytest.raises(RuntimeError, match=r"^WXJSAPI_APP_ID ") as caught:
+        load(APP_ID=app_id)
+    assert str(app_id).strip() not in str(caught.value)
+
+
+@pytest.mark.parametrize("app_secret", [APP_ID, "ww0123456789abcdef"])
+def test_app_secret_that_is_an_id(app_secret: str) -> None:
+    """The two are the wrong way round, whatever the other one looks like."""
+    with pytest.raises(RuntimeError, match=r"^WXJSAPI_APP_SECRET looks like an id") as caught:
+        load(APP_ID="a-secret-of-no-known-form", APP_SECRET=app_secret)
+    assert "of-no-known-form" not in str(caught.value)
+
+
+@pytest.mark.parametrize("platform", ["offiaccount", "wecom"])
+def test_sandbox_brings_an_account(platform: str) -> None:
+    """Nobody needs to make up an AppID and a secret to try it."""
+    settings = load(APP_ID=_ABSENT, APP_SECRET=_ABSENT, PLATFORM=platform, API_BASE_URL="sandbox")
+    assert (settings.app_id, settings.app_secret) == (
+        sandbox.APP_ID,
+        sandbox.APP_SECRET,
+    )
+    assert settings.is_sandbox
+
+
+def test_sandbox_takes_an_account_of_ones_own() -> None:
+    """What is set counts, each for itself."""
+    settings = load(APP_SECRET=_ABSENT, API_BASE_URL="sandbox")
+    assert (settings.app_id, settings.app_secret) == (APP_ID, sandbox.APP_SECRET)
+    assert load(API_BASE_URL="sandbox").app_secret == SECRET
+
+
+@pytest.mark.parametrize("platform", ["offiaccount", "wecom"])
+def test_sandbox_accepts_the_account_it_brings(platform: str) -> None:
+    """Two keys are enough for a page that is signed."""
+    app = Flask("tests")
+    app.config.update(
+        TESTING=True, WXJSAPI_API_BASE_URL="sandbox", WXJSAPI_PLATFORM=platform,
+        CACHE_TYPE="SimpleCache",
+    )  # fmt: skip
+    wxjsapi = WxJsApi(app)
+    with app.app_context():
+        assert wxjsapi.config(url="https://example.com/")["appId"] == sandbox.APP_ID
 
 
 def test_app_id_is_required() -> None:
@@ -442,8 +565,8 @@ def test_app_id_that_the_environment_turned_into_a_number(env: Callable[..., Set
         ("DEBUG", "true", True),
         ("PUBLIC_ORIGIN", "https://example.com", "https://example.com"),
         ("PUBLIC_ORIGIN", "null", None),
-        ("TICKET_SERVER", "tests.test_config:Server", Server),
-        ("ACCESS_TOKEN_PROVIDER", "tests.test_config:provider", provider),
+        ("TICKET_SERVER", "tests.test_settings:Server", Server),
+        ("ACCESS_TOKEN_PROVIDER", "tests.test_settings:provider", provider),
     ],
 )
 def test_every_key_can_come_from_the_environment(
@@ -598,6 +721,63 @@ def test_provider_that_is_no_function() -> None:
 
 
 # -- what shows
+
+
+def frames_of(error: BaseException) -> str:
+    """What a tracer would show of our own frames."""
+    package = str(Path(flask_wxjsapi.__file__).parent)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [frame for frame in frames if frame.f_code.co_filename.startswith(package)]
+    assert ours
+    return " ".join(repr(value) for frame in ours for value in frame.f_locals.values())
+
+
+SECRETS = {
+    "WXJSAPI_APP_SECRET": SECRET,
+    "WXJSAPI_URL_PREFIX": "/wxjsapi",
+    "WXJSAPI_CENTRAL_TOKENS": {"shop": "a-token-of-somebody"},
+    "WXJSAPI_CACHE": {"CACHE_REDIS_PASSWORD": "hunter2"},
+    "SECRET_KEY": "the-apps-own",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, value) for key, value in BAD_VALUES if key not in ("APP_SECRET", "CACHE")),
+        ("APP_ID", SECRET),
+        ("APP_ID", "ww0123456789abcdef"),
+        ("AGENT_ID", 1),
+        ("CENTRAL_URL", "https://example.com/wxjsapi"),
+        ("CENTRAL_TOKEN", "a-token-of-another"),
+        ("URL_PREFIX", None),
+        ("NONSENSE", 1),
+    ],
+)
+def test_no_frame_of_an_error_holds_a_secret(key: str, value: object) -> None:
+    """A tracer sends the variables of each frame, and a debugger shows them."""
+    app = Flask("tests")
+    app.config.update(SECRETS, WXJSAPI_APP_ID=APP_ID)
+    app.config[f"WXJSAPI_{key}"] = value
+    with pytest.raises((RuntimeError, UserWarning), match="WXJSAPI_") as caught:
+        WxJsApi(app)
+    shown = frames_of(caught.value)
+    for secret in (SECRET, "a-token-of", "hunter2", "the-apps-own"):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize("key", ["ACCESS_TOKEN_PROVIDER", "TICKET_SERVER"])
+def test_module_that_fails_at_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """The error names the key and the line; what the module says of itself may quote anything."""
+    (tmp_path / "tickets_that_fail.py").write_text(f"raise ValueError({SECRET!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = rf"^WXJSAPI_{key} cannot be imported: ValueError \(.+tickets_that_fail.py:1"
+    with pytest.raises(RuntimeError, match=text) as caught:
+        load(**{key: "tickets_that_fail:Server"})
+    assert SECRET not in str(caught.value)
+    assert SECRET not in frames_of(caught.value)
 
 
 def test_repr_has_no_secret() -> None:
