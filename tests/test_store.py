@@ -44,8 +44,10 @@ def store_of(
     cache: Callable[[], CacheServer], tickets: Callable[[], Any] | None = None, **options: Any
 ) -> Store:
     """A store whose servers are made by functions."""
-    parts = None if tickets is None else Part("The ticket server Tickets", tickets, **options)
-    return Store(Part("The cache", cache), parts)
+    if tickets is None:
+        return Store(Part("The cache", "cache", cache))
+    name = "The ticket server Tickets"
+    return Store(Part("The cache", "cache", cache), Part(name, "tickets", tickets, **options))
 
 
 # -- the store during one renewal --------------------------------------------------------------
@@ -271,7 +273,7 @@ def test_log_names_the_custom_server(
     (record,) = caplog.records
     assert record.wxjsapi == {  # type: ignore[attr-defined]
         "event": "store_down",
-        "store": "The ticket server Tickets",
+        "store": "tickets",
         "use": "read",
     }
 
