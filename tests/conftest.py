@@ -100,7 +100,7 @@ def wait_until(condition: Callable[[], Any], timeout: float = 20, what: str = ""
     raise AssertionError(f"not within {timeout} s: {what or condition}")
 
 
-def threads_of(app: Flask) -> list[threading.Thread]:
+def threads_of(app: object) -> list[threading.Thread]:
     """The background threads of one app, whatever those of other tests do."""
     found = []
     for thread in threading.enumerate():
