@@ -15,7 +15,7 @@ import redis.exceptions
 import requests
 from redis._parsers.base import BaseParser
 
-from flask_wxjsapi._error_text import describe, reason
+from flask_wxjsapi._error_text import describe
 from flask_wxjsapi._storage.lease import private_directory
 
 URL = "https://api.internal/tickets?access_token=s3cret"
@@ -151,8 +151,3 @@ def test_a_text_is_one_line_of_bounded_length() -> None:
     error = redis.exceptions.ConnectionError("Error\r\n111 " + "x" * 1000)
     assert describe(error).startswith("ConnectionError: Error 111 xxx")
     assert len(describe(error)) <= 500
-
-
-def test_the_older_name_means_the_same() -> None:
-    """Two names for one thing, until all have moved."""
-    assert reason is describe

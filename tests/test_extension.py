@@ -44,7 +44,7 @@ from .conftest import free_port, threads_of, wait_until
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 
 SOON = 5.0  # seconds; far longer than anything here takes
-ASKING = ("wxjsapi-renewal", "wxjsapi-look")  # threads that may ask WeChat, or start one that does
+BEHIND = ("wxjsapi-renewal", "wxjsapi-look", "wxjsapi-aside")  # threads that go on without a test
 PAGE = "https://shop.example/p?a=1"
 SHARE_APIS = ["updateAppMessageShareData", "updateTimelineShareData"]
 
@@ -57,14 +57,14 @@ def _sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(_sandbox: Sandbox) -> Iterator[Sandbox]:
-    """One server for the whole module, as if new; no renewal of a test's goes on after it."""
+    """One server for the whole module, as if new; nothing of a test's goes on after it."""
     _sandbox.reset()
     yield _sandbox
     _sandbox.heal()
     wait_until(
-        lambda: not [t for t in threading.enumerate() if t.name.startswith(ASKING)],
+        lambda: not [t for t in threading.enumerate() if t.name.startswith(BEHIND)],
         SOON,
-        "no renewal is under way",
+        "nothing goes on",
     )
 
 
