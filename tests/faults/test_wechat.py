@@ -446,7 +446,7 @@ def test_an_outage_is_two_lines_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One when it begins and one when it is over, however often it is tried in between."""
-    process = new_process(frozen=True)
+    process = new_process(frozen=True, CACHE_TYPE="SimpleCache")
     caplog.set_level(logging.INFO)
     heal = strike(fault, process)
     for _ in range(3):
