@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from os import urandom
+from time import time
 from urllib.parse import urlsplit
 
 from markupsafe import Markup
@@ -14,9 +16,10 @@ from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET
 from ._engine.reading import Credentials, Status
 from ._engine.runtime import Engine
 from ._engine.snapshot import Holding, Times
-from ._page.config import AgentConfig, WxConfig, agent_config, listed, wx_config
+from ._page.config import AgentConfig, WxConfig, listed
 from ._page.script import config_call, share_card, tags, warning
 from ._settings import Settings, key_prefix
+from ._signature import sign_page
 from ._storage.cache import CacheServer, CacheSettings
 from ._storage.server import TicketServer
 from ._storage.store import Keys, Plan
@@ -63,6 +66,7 @@ class Account:
         self._host = host
         self._is_closed = False
         self._script_failed = False
+        self._is_beta = settings.platform.is_beta
         about = {"account": settings.name, "app_id": settings.app_id}
         #: What tickets are asked of, without the user's own token provider.
         self.api = _api(settings)
@@ -80,6 +84,7 @@ class Account:
                 self._is_background,
             ),
         )
+        self._ticket = self.credentials.holding.snapshot()
 
     def _is_background(self) -> bool:
         if self._is_closed:
@@ -136,27 +141,42 @@ class Account:
         debug: bool | None = None,
     ) -> WxConfig:
         """The argument of ``wx.config`` for the page with a URL."""
+        # The way of every page: nothing is called here that need not be. See docs/performance.rst.
         settings = self.settings
         names = [*settings.js_api_list] if js_api_list is None else listed(js_api_list)
         open_tags = [*settings.open_tag_list] if open_tag_list is None else listed(open_tag_list)
+        noncestr, now = urandom(8).hex(), time()  # as secrets.token_hex(8), in less time
+        timestamp, held = int(now), self._ticket
         # Last: nothing that may raise comes after a ticket is in a local variable.
-        return wx_config(
-            self.credentials.get().value,
-            page,
-            app_id=settings.app_id,
-            names=names,
-            tags=open_tags,
-            debug=settings.debug if debug is None else debug,
-            beta=settings.platform.is_beta,
-        )
+        ticket = held.value if held.start <= now < held.end else self.credentials.get().value
+        config: WxConfig = {
+            "debug": settings.debug if debug is None else debug,
+            "appId": settings.app_id,
+            "timestamp": timestamp,
+            "nonceStr": noncestr,
+            "signature": sign_page(ticket, noncestr, timestamp, page),
+            "jsApiList": names,
+            "openTagList": open_tags,
+        }
+        if self._is_beta:
+            config["beta"] = True  # or what goes through wx.invoke fails
+        return config
 
     def agent_config(self, page: str, js_api_list: Iterable[str] | None = None) -> AgentConfig:
         """The argument of ``wx.agentConfig`` for the page with a URL."""
         settings = self.settings
         agent_id = self.agent_id
         names = [*settings.js_api_list] if js_api_list is None else listed(js_api_list)
+        noncestr, timestamp = urandom(8).hex(), int(time())
         ticket = self.credentials.get(AGENT_TICKET).value
-        return agent_config(ticket, page, corp_id=settings.app_id, agent_id=agent_id, names=names)
+        return {
+            "corpid": settings.app_id,
+            "agentid": agent_id,
+            "timestamp": timestamp,
+            "nonceStr": noncestr,
+            "signature": sign_page(ticket, noncestr, timestamp, page),
+            "jsApiList": names,
+        }
 
     @property
     def agent_id(self) -> str:
@@ -197,26 +217,16 @@ class Account:
 
     def _body(self, page: str, names: list[str], card: Mapping[str, str] | None) -> Markup:
         """The statements of :meth:`script`; a warning in the console where there is no ticket."""
-        settings = self.settings
         try:
-            ticket = self.credentials.get(timeout=_SCRIPT_TIMEOUT).value
+            self.credentials.get(timeout=_SCRIPT_TIMEOUT)
+            config = self.config(page, names)
         except TicketUnavailable as error:
             if not self._script_failed:
                 self._script_failed = True
                 self._tell_of_pages(str(error.__cause__ or error))
             return warning("wx.config was not called: the server has no WeChat ticket just now.")
         self._script_failed = False
-        open_tags = [*settings.open_tag_list]
-        config = wx_config(
-            ticket,
-            page,
-            app_id=settings.app_id,
-            names=names,
-            tags=open_tags,
-            debug=settings.debug,
-            beta=settings.platform.is_beta,
-        )
-        return config_call(config, card, settings.platform.share_calls)
+        return config_call(config, card, self.settings.platform.share_calls)
 
     def _tell_of_pages(self, cause: str) -> None:
         """Aside: a slow log handler does not hold the page up."""

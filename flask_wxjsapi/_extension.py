@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from blinker import Namespace
-from flask import Flask, current_app, request
+from flask import Flask
+from flask import globals as contexts
 from flask.ctx import AppContext
 from markupsafe import Markup
 
@@ -23,9 +25,11 @@ from ._telling import tell
 from ._tools.cli import commands
 from ._views import blueprint
 
-# The objects behind Flask's proxies, without the way through the proxy: see docs/performance.rst.
-_the_app = current_app._get_current_object  # type: ignore[attr-defined]
-_the_request = request._get_current_object  # type: ignore[attr-defined]
+# The context variables behind Flask's proxies: each way through a proxy costs a twelfth of a config
+# (docs/performance.rst). A Flask that has them elsewhere has the proxies still, and one context.
+_proxied: Callable[[], Any] = contexts.app_ctx._get_current_object  # type: ignore[attr-defined]
+_app_context = getattr(getattr(contexts, "_cv_app", None), "get", _proxied)
+_request_context = getattr(getattr(contexts, "_cv_request", None), "get", _app_context)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _ENGINE = "wxjsapi.engine"  # likewise a key of app.extensions
@@ -139,8 +143,12 @@ class WxJsApi:
             A hash is cut off.
         :raises TicketUnavailable: when there is no ticket.
         """
-        account = self._account()
-        return account.config(_page(account, url), js_api_list, open_tag_list, debug)
+        try:
+            account: Account = _app_context().app.extensions[ACCOUNTS][self.name]
+        except (LookupError, RuntimeError):
+            account = self._account()  # which says what is wrong
+        page = _page(account) if url is None else whole_url(url)
+        return account.config(page, js_api_list, open_tag_list, debug)
 
     def agent_config(
         self, js_api_list: Iterable[str] | None = None, url: str | None = None
@@ -213,14 +221,13 @@ class WxJsApi:
 
     def _account(self) -> Account:
         try:
-            return _the_app().extensions[ACCOUNTS][self.name]  # type: ignore[no-any-return]  # a dict of Any
-        except KeyError:
-            raise self._not_registered() from None
-        except RuntimeError:
+            app: Flask = _app_context().app
+        except (LookupError, RuntimeError):
             raise RuntimeError(
                 "WxJsApi was used outside an application context: use it in a view or template, "
                 "or inside 'with app.app_context():'."
             ) from None
+        return self._account_of(app)
 
     def _account_of(self, app: Flask) -> Account:
         try:
@@ -235,13 +242,13 @@ class WxJsApi:
         )
 
 
-def _page(account: Account, url: str | None) -> str:
+def _page(account: Account, url: str | None = None) -> str:
     """The URL to sign: the one given or the current request's."""
     if url is not None:
         return whole_url(url)
     try:
-        environ = _the_request().environ
-    except RuntimeError:
+        environ = _request_context().request.environ
+    except (LookupError, RuntimeError, AttributeError):
         raise RuntimeError("Outside a request there is no page to sign: pass url=.") from None
     return page_url(environ, account.settings.public_origin)
 

@@ -18,6 +18,11 @@ def sign(*, ticket: str, noncestr: str, timestamp: int | str, url: str) -> str:
     :param url: the page's URL exactly as the browser has it, without the hash.
     :returns: 40 hexadecimal digits.
     """
+    return sign_page(ticket, noncestr, timestamp, url)
+
+
+def sign_page(ticket: str, noncestr: str, timestamp: int | str, url: str) -> str:
+    """As :func:`sign`, with positional arguments, which cost less on the way to every page."""
     text = f"jsapi_ticket={ticket}&noncestr={noncestr}&timestamp={timestamp}&url={url}"
     # SHA-1 is WeChat's choice and protects nothing of ours: hence usedforsecurity=False,
     # without which a FIPS build refuses it.

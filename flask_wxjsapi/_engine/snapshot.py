@@ -33,8 +33,8 @@ class Times:
 class Snapshot:
     """What this process holds of one kind of credential of one account.
 
-    Readers look at :attr:`start`, :attr:`end` and :attr:`credential` without a lock: whoever
-    changes the credential closes it first and opens it last.
+    Readers look at :attr:`start`, :attr:`end` and :attr:`value` without a lock: whoever changes the
+    credential closes it first and opens it last.
     """
 
     __slots__ = (
@@ -52,12 +52,14 @@ class Snapshot:
         "read_at",
         "shift",
         "start",
+        "value",
         "was_rejected",
     )
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.credential: Credential | None = None
+        self.value = ""  # the credential's, for readers
         self.is_own = False  # fetched by this process
         self.start, self.end = math.inf, -math.inf  # from when to when readers take it as it is
         self.shift = 0.0  # seconds that the clock of the host that fetched it is behind ours
@@ -105,6 +107,7 @@ class Snapshot:
         """Have a newer credential. Unlike :meth:`adopt`, whatever the clocks say."""
         self.start = math.inf
         self.credential, self.is_own, self.shift = credential, is_own, 0.0
+        self.value = credential.value
         self.adopted_at = monotonic
         self.failure = self.back_off = None
 

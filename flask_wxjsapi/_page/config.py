@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from os import urandom
-from time import time as now
 from typing import NotRequired, TypedDict
-
-from .._signature import sign
 
 
 class WxConfig(TypedDict):
@@ -34,50 +30,6 @@ class AgentConfig(TypedDict):
     jsApiList: list[str]
 
 
-def wx_config(
-    ticket: str,
-    page: str,
-    *,
-    app_id: str,
-    names: list[str],
-    tags: list[str],
-    debug: bool,
-    beta: bool,
-) -> WxConfig:
-    """The argument of ``wx.config`` for a page.
-
-    :param beta: or what goes through ``wx.invoke`` fails in WeCom.
-    """
-    noncestr, timestamp = urandom(8).hex(), int(now())  # as secrets.token_hex(8), in less time
-    config: WxConfig = {
-        "debug": debug,
-        "appId": app_id,
-        "timestamp": timestamp,
-        "nonceStr": noncestr,
-        "signature": sign(ticket=ticket, noncestr=noncestr, timestamp=timestamp, url=page),
-        "jsApiList": names,
-        "openTagList": tags,
-    }
-    if beta:
-        config["beta"] = True
-    return config
-
-
-def agent_config(
-    ticket: str, page: str, *, corp_id: str, agent_id: str, names: list[str]
-) -> AgentConfig:
-    """The argument of ``wx.agentConfig`` for a page."""
-    noncestr, timestamp = urandom(8).hex(), int(now())
-    return {
-        "corpid": corp_id,
-        "agentid": agent_id,
-        "timestamp": timestamp,
-        "nonceStr": noncestr,
-        "signature": sign(ticket=ticket, noncestr=noncestr, timestamp=timestamp, url=page),
-        "jsApiList": names,
-    }
-
-
 def listed(names: Iterable[str]) -> list[str]:
     """Names as ``wx.config`` wants them.
 
@@ -93,6 +45,6 @@ def whole_url(url: str) -> str:
 
     :raises RuntimeError: it is not a whole one.
     """
-    if url.startswith(("https://", "http://")):
+    if url[:8] == "https://" or url[:7] == "http://":
         return url.partition("#")[0] if "#" in url else url
     raise RuntimeError(f"url must be the page's whole URL, with its scheme, got {url!r}")

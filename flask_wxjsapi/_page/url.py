@@ -32,10 +32,13 @@ def page_url(environ: WSGIEnvironment, public_origin: str | None = None) -> str:
         the request's own.
     :raises werkzeug.exceptions.SecurityError: (a 400) for a Host header that is not a host.
     """
-    origin = public_origin or _origin(
-        environ["wsgi.url_scheme"], environ.get("HTTP_HOST") or _server(environ)
-    )
-    return origin + _raw_path(environ)
+    get = environ.get
+    origin = public_origin or _origin(get("wsgi.url_scheme"), get("HTTP_HOST") or _server(environ))
+    raw: str | None = get("RAW_URI") or get("REQUEST_URI")
+    # What nearly every request has needs no more.
+    if raw and raw[0] == "/" and raw.isascii() and "#" not in raw and not get("SCRIPT_NAME"):
+        return origin + raw
+    return origin + _raw_path(environ, raw or "")
 
 
 def check_page(url: str, hosts: Collection[str]) -> None:
@@ -100,9 +103,8 @@ def _origin(scheme: str, host: str) -> str:
     return f"{scheme}://{without_default_port(host, scheme)}"
 
 
-def _raw_path(environ: WSGIEnvironment) -> str:
+def _raw_path(environ: WSGIEnvironment, raw: str) -> str:
     """Path and query as they came over the wire, with a prefix that a proxy took away."""
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     if not raw.startswith("/"):
         # Absolute form ("GET http://host/path"): the host in it is the client's word, not ours.
         origin = _ORIGIN.match(raw)
