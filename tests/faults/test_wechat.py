@@ -261,7 +261,7 @@ TWICE = (ACCESS_TOKEN, JSAPI_TICKET) * 2
 FAULTS = {
     "-1": Fault("-1", "WeChat is busy"),
     "45009": Fault("45009", "daily quota"),
-    "45011": Fault("45011", "waits for the next one"),
+    "45011": Fault("45011", "waits for a new one"),
     "40001 endlessly": Fault("40001", "was rejected twice", "getticket", TWICE),
     "40013": Fault("40013", "WXJSAPI_APP_ID is not a valid AppID"),
     "40125": Fault("40125", "WXJSAPI_APP_SECRET is wrong"),
