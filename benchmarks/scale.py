@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.conftest import FakeClock
-from tests.engine import Cluster
+from tests.engine.cluster import Cluster
 
 from .lab import Lab
 from .report import Row

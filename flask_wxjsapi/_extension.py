@@ -286,7 +286,9 @@ def _open(app: Flask, settings: Settings) -> Account:
         return the_app().app_context()
 
     def notify(event: str, facts: Mapping[str, object]) -> None:
-        app, signal = the_app(), _SIGNALS[event]
+        app, signal = app_ref(), _SIGNALS[event]
+        if app is None:  # it went in mid-renewal, and with it whoever listened
+            return
         for receiver in signal.receivers_for(app):
             try:
                 with app.app_context():

@@ -17,6 +17,7 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import WxJsApi
+from flask_wxjsapi._engine.runtime import _Thread
 from flask_wxjsapi.sandbox import Sandbox
 from flask_wxjsapi.sandbox import sandbox as sandbox_module
 from tests import wire
@@ -97,6 +98,17 @@ def wait_until(condition: Callable[[], Any], timeout: float = 20, what: str = ""
             return result
         time.sleep(0.02)
     raise AssertionError(f"not within {timeout} s: {what or condition}")
+
+
+def threads_of(app: object) -> list[threading.Thread]:
+    """The background threads of one app, whatever those of other tests do."""
+    found = []
+    for thread in threading.enumerate():
+        # What it runs, while it runs; a thread that has ended has let go of it.
+        of = getattr(getattr(thread, "_target", None), "__self__", None)
+        if isinstance(of, _Thread) and of._owner() is app:
+            found.append(thread)
+    return found
 
 
 def valkey_binary() -> str | None:

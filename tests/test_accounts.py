@@ -16,7 +16,7 @@ from flask_wxjsapi._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, J
 from flask_wxjsapi._settings import Settings, key_prefix
 from flask_wxjsapi.sandbox import Sandbox
 
-from .conftest import Valkey, wait_until
+from .conftest import Valkey, threads_of, wait_until
 
 PAGE = "https://corp.example/p?a=%E4%B8%AD"
 CORP = "ww00000000000000aa"
@@ -101,12 +101,12 @@ def test_five_tickets_under_five_keys(
             config = accounts[name].agent_config(["selectExternalContact"], PAGE)
             assert judge_agent(sandbox, config) == "agentConfig:ok"
     keys: dict[str, set[str]] = {}
-    for state in app.extensions["wxjsapi.states"].values():
-        provider = state.provider
+    for account in accounts.values():
+        holding = account._account_of(app).credentials.holding
         for kind in (JSAPI_TICKET, AGENT_TICKET):
-            held = provider._slot(kind).held
+            held = holding.snapshot(kind).credential
             if held is not None:
-                keys.setdefault(provider.store.key(kind), set()).add(held.value)
+                keys.setdefault(holding.keys.of(kind), set()).add(held.value)
     assert len(keys) == 5
     assert [len(values) for values in keys.values()] == [1] * 5
     assert len(set.union(*keys.values())) == 5
@@ -137,17 +137,17 @@ def test_agents_share_the_corps_ticket_and_nothing_else(
 def test_keys_have_corp_digest_and_agent(sandbox: Sandbox, make: MakeAccounts) -> None:
     """A key never has the secret; another secret of the same agent is another key."""
     app, accounts = make()
-    store = app.extensions["wxjsapi.states"][accounts["hr"]].provider.store
-    assert store.key(JSAPI_TICKET).endswith(f"/{CORP}}}:jsapi_ticket")
+    keys = accounts["hr"]._account_of(app).credentials.holding.keys
+    assert keys.of(JSAPI_TICKET).endswith(f"/{CORP}}}:jsapi_ticket")
     for kind in (ACCESS_TOKEN, AGENT_TICKET):
-        key = store.key(kind)
+        key = keys.of(kind)
         assert f"/{CORP}}}:" in key
         assert key.endswith(f"-{HR[1]}:{kind}")
         assert HR[0] not in key
     other, renewed = make(HR_WXJSAPI_APP_SECRET="n" * 43)
-    renewed_store = other.extensions["wxjsapi.states"][renewed["hr"]].provider.store
-    assert renewed_store.key(ACCESS_TOKEN) != store.key(ACCESS_TOKEN)
-    assert renewed_store.key(JSAPI_TICKET) == store.key(JSAPI_TICKET)
+    renewed_keys = renewed["hr"]._account_of(other).credentials.holding.keys
+    assert renewed_keys.of(ACCESS_TOKEN) != keys.of(ACCESS_TOKEN)
+    assert renewed_keys.of(JSAPI_TICKET) == keys.of(JSAPI_TICKET)
 
 
 def test_no_account_reads_another_ones_keys(sandbox: Sandbox) -> None:
@@ -165,7 +165,7 @@ def test_no_account_reads_another_ones_keys(sandbox: Sandbox) -> None:
         WxJsApi(app, name="shop")
     app.config["SHOP_WXJSAPI_APP_SECRET"] = "shop-secret"
     shop = WxJsApi(app, name="shop")
-    assert app.extensions["wxjsapi.states"][shop].settings.js_api_list == ()
+    assert shop._account_of(app).settings.js_api_list == ()
 
 
 def test_one_accounts_fault_is_its_own(
@@ -183,23 +183,63 @@ def test_one_accounts_fault_is_its_own(
             assert accounts[name].status().last_error is None
 
 
-def test_each_has_a_thread(make: MakeAccounts) -> None:
-    """Named after it, started by any request; close() ends one and leaves the others."""
-    import threading
+def in_the_background(*names: str) -> dict[str, Any]:
+    return {f"{key_prefix(name)}BACKGROUND_REFRESH": True for name in names}
 
-    def threads() -> set[str]:
-        names = {thread.name for thread in threading.enumerate() if thread.is_alive()}
-        return names & {f"wxjsapi-{name}" for name in ("default", "shop", "hr", "crm")}
 
-    prefixes = ("WXJSAPI_", "SHOP_WXJSAPI_", "HR_WXJSAPI_", "CRM_WXJSAPI_")
-    app, accounts = make(**{f"{prefix}BACKGROUND_REFRESH": True for prefix in prefixes})
-    wait_until(lambda: not threads(), what="no thread of an earlier test runs")
+def test_all_share_one_thread(make: MakeAccounts) -> None:
+    """The first request starts it, and it keeps the ticket of each warm."""
+    app, accounts = make(**in_the_background("default", "shop", "hr", "crm"))
     app.test_client().get("/")
-    assert len(threads()) == 4
+    try:
+        assert len(threads_of(app)) == 1
+        with app.app_context():
+            for account in accounts.values():
+                wait_until(lambda account=account: account.status().state == "fresh")
+    finally:
+        for account in accounts.values():
+            account.close(app)
+
+
+def test_the_thread_runs_as_long_as_one_has_it(make: MakeAccounts) -> None:
+    """close() of one account leaves the others kept warm; that of the last one ends the thread."""
+    app, accounts = make(**in_the_background("shop", "hr"))
+    app.test_client().get("/")
     accounts["hr"].close(app)
-    wait_until(lambda: threads() == {"wxjsapi-default", "wxjsapi-shop", "wxjsapi-crm"})
-    for account in accounts.values():
-        account.close(app)
+    runtime = accounts["shop"]._account_of(app).credentials.runtime
+    kept = {
+        name: len(runtime.kept_of(account._account_of(app).credentials.holding))
+        for name, account in accounts.items()
+    }
+    assert kept == {"default": 0, "shop": 1, "hr": 0, "crm": 0}
+    assert len(threads_of(app)) == 1
+    accounts["shop"].close(app)
+    wait_until(lambda: not threads_of(app), what="the thread ends")
+
+
+def caches_of(app: Flask, accounts: dict[str, WxJsApi]) -> dict[str, Any]:
+    """What each keeps its credentials in, with the connections to it."""
+    stores = {name: one._account_of(app).credentials.store for name, one in accounts.items()}
+    return {name: store.cache.server for name, store in stores.items()}
+
+
+@pytest.mark.parametrize("backend", ["SimpleCache", "FileSystemCache", "RedisCache"])
+def test_all_share_one_cache(
+    make: MakeAccounts, backend: str, tmp_path: Path, valkey: Valkey
+) -> None:
+    """And with it one connection pool."""
+    app, accounts = make(
+        CACHE_TYPE=backend, CACHE_DIR=str(tmp_path / "cache"), CACHE_REDIS_URL=valkey.url
+    )
+    assert len(set(caches_of(app, accounts).values())) == 1
+
+
+def test_cache_of_an_accounts_own(make: MakeAccounts, tmp_path: Path) -> None:
+    """Only the account that names another one has it."""
+    own = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path)}
+    caches = caches_of(*make(SHOP_WXJSAPI_CACHE=own))
+    assert caches["shop"] is not caches["default"]
+    assert caches["hr"] is caches["default"]
 
 
 def test_the_command_line_of_each(sandbox: Sandbox, make: MakeAccounts, tmp_path: Path) -> None:
@@ -507,8 +547,8 @@ def test_card_ticket(sandbox: Sandbox, make: MakeAccounts) -> None:
         with pytest.raises(RuntimeError, match='HR_WXJSAPI_PLATFORM is "wecom"'):
             _ = accounts["hr"].card_ticket
     assert sandbox.calls == {"stable_token": 1, "getticket": 2}
-    store = app.extensions["wxjsapi.states"][accounts["default"]].provider.store
-    assert store.key(CARD_TICKET).endswith(":wx_card_ticket")
+    keys = accounts["default"]._account_of(app).credentials.holding.keys
+    assert keys.of(CARD_TICKET).endswith(":wx_card_ticket")
 
 
 # -- the sandbox of the process --------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +83,13 @@ def ticket_of(app: Flask, wxjsapi: WxJsApi) -> str:
         return wxjsapi.ticket
 
 
+def held_of(app: Flask, wxjsapi: WxJsApi) -> Credential:
+    """What the process holds."""
+    held = wxjsapi._account_of(app).credentials.holding.snapshot().credential
+    assert held is not None
+    return held
+
+
 # -- what is served --------------------------------------------------------------------------------
 
 
@@ -105,7 +114,7 @@ def test_what_is_left_of_its_life(
     """Not the life it came with."""
     app, wxjsapi = central
     ticket_of(app, wxjsapi)
-    held = app.extensions["wxjsapi.states"][wxjsapi].provider._slot(JSAPI_TICKET).held
+    held = held_of(app, wxjsapi)
     monkeypatch.setattr(views_module.time, "time", lambda: held.expires_at - 1000.5)
     assert (fetch(app).json or {})["expires_in"] == 1000
 
@@ -116,7 +125,7 @@ def test_a_ticket_about_to_end_is_not_served(
     """A whole second is the least that can be promised."""
     app, wxjsapi = central
     ticket_of(app, wxjsapi)
-    held = app.extensions["wxjsapi.states"][wxjsapi].provider._slot(JSAPI_TICKET).held
+    held = held_of(app, wxjsapi)
     monkeypatch.setattr(views_module.time, "time", lambda: held.expires_at - 0.9)
     response = fetch(app)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
@@ -497,15 +506,10 @@ def test_a_client_that_was_behind_gets_the_newer_one(
     with served(central[0]) as url:
         app, wxjsapi = client_app(url, sandbox.app_id)
         value = ticket_of(app, wxjsapi)
-        provider = central[0].extensions["wxjsapi.states"][central[1]].provider
-        slot = provider._slot(JSAPI_TICKET)
-        provider._hold(
-            slot,
-            Credential(
-                "newer", slot.held.issued_at, slot.held.expires_at, slot.held.generation + 1
-            ),
-            is_own=True,
-        )
+        held = held_of(*central)
+        newer = dataclasses.replace(held, value="newer", generation=held.generation + 1)
+        snapshot = central[1]._account_of(central[0]).credentials.holding.snapshot()
+        snapshot.hold(newer, time.monotonic(), is_own=True)
         calls = dict(sandbox.calls)
         assert complain(app).status_code == 200
         assert ticket_of(app, wxjsapi) == "newer" != value

@@ -19,18 +19,17 @@ import click
 import pytest
 from click.testing import Result
 from flask import Flask
-from flask_wxjsapi._engine.provider import Provider
 
 from flask_wxjsapi import Credential, TicketServer, WeChatAPIError, WxJsApi, sign
+from flask_wxjsapi._engine.reading import Credentials, Status
 from flask_wxjsapi._storage.cache import CacheServer
-from flask_wxjsapi._storage.store import StoreSession
 from flask_wxjsapi._tools import cli as cli_module
 from flask_wxjsapi._tools import doctor as doctor_module
 from flask_wxjsapi._upstream.wechat import WeChat
 from flask_wxjsapi.errors import ADVICE_IN_WECOM, ADVICE_WITH_PROVIDER, REACTIONS
 from flask_wxjsapi.sandbox import Sandbox
 
-from .conftest import Valkey, free_port
+from .conftest import Valkey, free_port, threads_of
 
 PAGE = "https://shop.example/p?a=1"
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -59,7 +58,7 @@ class Site:
     def ticket(self) -> str:
         with self.server.app_context():
             ticket = self.wxjsapi.ticket
-        self.wxjsapi._state_of(self.server).provider.sync()  # it is saved by now
+        self.wxjsapi._account_of(self.server).credentials.sync()  # it is saved by now
         return ticket
 
     def access_token(self) -> str:
@@ -238,7 +237,7 @@ def test_no_command_starts_a_thread(
         WXJSAPI_BACKGROUND_REFRESH=True, CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path)
     )
     run(app, "status")
-    assert not app.extensions["wxjsapi"]["default"]._state_of(app).worker.ensure()
+    assert not threads_of(app)
     assert not sandbox.calls
 
 
@@ -727,8 +726,7 @@ def test_doctor_finds_a_lease_that_does_not_keep(
 def test_doctor_meets_a_lease_that_is_taken(site: Site) -> None:
     """No error: somebody renews."""
     site.ticket()
-    state = site.wxjsapi._state_of(site.server)
-    session = StoreSession(state.provider.store)
+    session = site.wxjsapi._account_of(site.server).credentials.session()
     assert session.take_lease()
     try:
         result = site.run("doctor")
@@ -833,7 +831,7 @@ def test_doctor_doubts_a_setting(
     app.config.update(TESTING=True, WXJSAPI_APP_ID=APP_ID, WXJSAPI_APP_SECRET=SECRET)
     app.config.update(config)
     account = WxJsApi(app)
-    findings = list(doctor_module._on_settings(account._state_of(app).settings))
+    findings = list(doctor_module._on_settings(account._account_of(app).settings))
     assert [level for level, found in findings if text in found] == ["warning"]
     assert "short" not in repr(findings)
 
@@ -843,7 +841,7 @@ def test_doctor_names_the_origin_that_pages_are_signed_with() -> None:
     app = Flask("tests")
     app.config.update(TESTING=True, WXJSAPI_APP_ID=APP_ID, WXJSAPI_APP_SECRET=SECRET)
     app.config["WXJSAPI_PUBLIC_ORIGIN"] = "https://shop.example"
-    findings = list(doctor_module._on_settings(WxJsApi(app)._state_of(app).settings))
+    findings = list(doctor_module._on_settings(WxJsApi(app)._account_of(app).settings))
     assert ("ok", "Pages are signed with https://shop.example.") in findings
 
 
@@ -904,8 +902,8 @@ def test_ticket_is_saved_before_the_command_ends(
     site: Site, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     """The thread that saves would die with the process, and the call would be lost."""
-    save, sync = CacheServer.save, Provider.sync
-    waits = threading.Event()
+    save, get, status = CacheServer.save, Credentials.get, Credentials.status
+    waits, has_it = threading.Event(), threading.Event()
     saved: list[str] = []
 
     def save_late(self: CacheServer, key: str, credential: Credential) -> None:
@@ -914,14 +912,24 @@ def test_ticket_is_saved_before_the_command_ends(
         save(self, key, credential)
         saved.append(key.rpartition(":")[2])
 
-    def sync_and_tell(self: Provider) -> float:
-        waits.set()
-        return sync(self)
+    def get_and_tell(self: Credentials, *args: Any, **options: Any) -> Credential:
+        credential = get(self, *args, **options)
+        has_it.set()
+        return credential
+
+    def status_and_go_on(self: Credentials, *args: Any, **options: Any) -> Status:
+        if has_it.is_set():
+            waits.set()
+        return status(self, *args, **options)
 
     monkeypatch.setattr(CacheServer, "save", save_late)
-    monkeypatch.setattr(Provider, "sync", sync_and_tell)
-    site.run(*command)
-    assert saved[-1] == "jsapi_ticket"
+    monkeypatch.setattr(Credentials, "get", get_and_tell)
+    monkeypatch.setattr(Credentials, "status", status_and_go_on)
+    try:
+        site.run(*command)
+        assert saved[-1] == "jsapi_ticket"
+    finally:
+        waits.set()
 
 
 @pytest.mark.processes

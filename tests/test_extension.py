@@ -39,11 +39,12 @@ from flask_wxjsapi._upstream.wechat import WeChat
 from flask_wxjsapi.sandbox import Sandbox
 from flask_wxjsapi.sandbox import sandbox as sandbox_module
 
-from .conftest import free_port, wait_until
+from .conftest import free_port, threads_of, wait_until
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 
 SOON = 5.0  # seconds; far longer than anything here takes
+BEHIND = ("wxjsapi-renewal", "wxjsapi-look", "wxjsapi-aside")  # threads that go on without a test
 PAGE = "https://shop.example/p?a=1"
 SHARE_APIS = ["updateAppMessageShareData", "updateTimelineShareData"]
 
@@ -56,14 +57,14 @@ def _sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(_sandbox: Sandbox) -> Iterator[Sandbox]:
-    """One server for the whole module, as if new; no renewal of a test's goes on after it."""
+    """One server for the whole module, as if new; nothing of a test's goes on after it."""
     _sandbox.reset()
     yield _sandbox
     _sandbox.heal()
     wait_until(
-        lambda: not [t for t in threading.enumerate() if t.name.startswith("wxjsapi-renewal")],
+        lambda: not [t for t in threading.enumerate() if t.name.startswith(BEHIND)],
         SOON,
-        "no renewal is under way",
+        "nothing goes on",
     )
 
 
@@ -76,11 +77,6 @@ def account(sandbox: Sandbox, name: str = "default", **changes: Any) -> dict[str
         **changes,
     }
     return {key_prefix(name) + key: value for key, value in keys.items()}
-
-
-def account_of(request: pytest.FixtureRequest) -> str:
-    """An account named after the test, so that its thread is nobody else's."""
-    return "t" + "".join(char for char in request.node.name.lower() if char.isalnum())
 
 
 def judge(sandbox: Sandbox, config: Any, url: str) -> str:
@@ -216,21 +212,20 @@ def test_start_and_close_with_an_app_that_does_not_know_it(method: str) -> None:
 
 
 @pytest.fixture
-def app_that_is_gone(sandbox: Sandbox, request: pytest.FixtureRequest) -> threading.Thread:
+def app_that_is_gone(sandbox: Sandbox) -> threading.Thread:
     """The background thread of an app that was used, let go and collected."""
-    name = account_of(request)
-    wxjsapi = WxJsApi(name=name)
+    wxjsapi = WxJsApi()
     threads: list[threading.Thread] = []
 
     def use_an_app() -> weakref.ref[Flask]:
         app = Flask("tests")
         changes = {"BACKGROUND_REFRESH": True, "SYNC_INTERVAL": 0.1}
-        app.config.update(account(sandbox, name, **changes))
+        app.config.update(account(sandbox, **changes))
         wxjsapi.init_app(app)
         with app.test_request_context():
             wxjsapi.script(["chooseImage"], share={})
             wxjsapi.refresh()
-        threads.extend(threads_of(name))
+        threads.extend(threads_of(app))
         return weakref.ref(app)
 
     app_ref = use_an_app()
@@ -259,6 +254,18 @@ def test_thread_of_an_app_that_is_gone_is_quiet(
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert errors == []
     assert not app_that_is_gone.is_alive()
+
+
+def test_renewal_that_outlives_its_app_tells_nobody(sandbox: Sandbox, make_app: MakeApp) -> None:
+    """Whoever listened is gone with the app, and that is no error in the renewal's thread."""
+    app, wxjsapi = make_app()
+    holding = wxjsapi._account_of(app).credentials.holding
+    heard: list[Any] = []
+    with ticket_refreshed.connected_to(lambda sender, **facts: heard.append(facts)):
+        del app
+        gc.collect()
+        holding.notify("refreshed", {"kind": JSAPI_TICKET, "expires_at": 1.0})
+    assert heard == []
 
 
 # -- ticket and token
@@ -800,7 +807,8 @@ def test_script_when_wechat_is_down(sandbox: Sandbox, make_app: MakeApp) -> None
 
 
 def logged_by_script(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.name == "flask_wxjsapi._extension"]
+    """What pages without a ticket have told; that is said behind them."""
+    return [record for record in caplog.records if "Pages render without" in record.getMessage()]
 
 
 def test_script_logs_an_outage_once(
@@ -812,6 +820,7 @@ def test_script_logs_an_outage_once(
     with app.app_context():
         for _ in range(3):
             wxjsapi.script(url=PAGE)
+    wait_until(lambda: logged_by_script(caplog), SOON, "the log has it")
     [record] = logged_by_script(caplog)
     assert record.levelno == logging.WARNING
     assert "40125" in record.getMessage()
@@ -832,14 +841,14 @@ def test_script_logs_the_next_outage_again(
             sandbox.fail("500", times=None)
             wait_until(lambda: wxjsapi.status().state == "invalid", SOON)
             wxjsapi.script(url=PAGE)
-    assert len(logged_by_script(caplog)) == 2
+    wait_until(lambda: len(logged_by_script(caplog)) == 2, SOON, "the log has both")
 
 
 def test_script_does_not_wait_for_a_wechat_that_hangs(
     sandbox: Sandbox, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page waits for the script's own limit and not for that of the renewal."""
-    monkeypatch.setattr("flask_wxjsapi._extension._SCRIPT_TIMEOUT", 0.1)
+    monkeypatch.setattr("flask_wxjsapi._account._SCRIPT_TIMEOUT", 0.1)
     app, wxjsapi = make_app(WXJSAPI_REFRESH_TIMEOUT=60)
     sandbox.fail("hang", times=None)
     pages: list[Markup] = []
@@ -1158,7 +1167,7 @@ def test_refresh_passes_over_the_back_off(sandbox: Sandbox, make_app: MakeApp) -
 # -- signals
 
 
-def test_refreshed_signal(make_app: MakeApp) -> None:
+def test_refreshed_signal(sandbox: Sandbox, make_app: MakeApp) -> None:
     """Each kind that was renewed is told with account and end, and without its value."""
     app, wxjsapi = make_app()
     heard: queue.Queue[tuple[Any, dict[str, Any]]] = queue.Queue()
@@ -1172,8 +1181,8 @@ def test_refreshed_signal(make_app: MakeApp) -> None:
         expires_at = wxjsapi.status().expires_at
     for sender, facts in told:
         assert sender is app
-        assert facts.keys() == {"account", "kind", "expires_at"}
-        assert facts["account"] == "default"
+        assert facts.keys() == {"account", "app_id", "kind", "expires_at"}
+        assert (facts["account"], facts["app_id"]) == ("default", sandbox.app_id)
         assert facts["expires_at"] == pytest.approx(expires_at, abs=SOON)
         assert not any(value in repr(facts) for value in values)
     assert [facts["kind"] for _, facts in told] == [ACCESS_TOKEN, JSAPI_TICKET]
@@ -1193,8 +1202,9 @@ def test_failed_signal(sandbox: Sandbox, make_app: MakeApp) -> None:
             assert wxjsapi.ticket
         sender, facts = heard.get(timeout=SOON)
     assert sender is app
-    assert facts.keys() == {"account", "kind", "error"}
-    assert (facts["account"], facts["kind"]) == ("default", ACCESS_TOKEN)
+    assert facts.keys() == {"account", "app_id", "kind", "error"}
+    assert (facts["account"], facts["app_id"]) == ("default", sandbox.app_id)
+    assert facts["kind"] == ACCESS_TOKEN
     assert facts["error"].errcode == 40125
     assert sandbox.app_secret not in f"{facts!r}{facts['error']}"
 
@@ -1253,35 +1263,30 @@ def test_receiver_that_raises(make_app: MakeApp, caplog: pytest.LogCaptureFixtur
 # -- the background thread
 
 
-def threads_of(name: str) -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == f"wxjsapi-{name}"]
-
-
 @pytest.fixture
-def make_background(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[MakeApp]:
-    """Apps with an account named after the test, whose thread is stopped at the end."""
-    name = account_of(request)
+def make_background(sandbox: Sandbox) -> Iterator[MakeApp]:
+    """Apps whose thread is stopped at the end."""
     made: list[tuple[Flask, WxJsApi]] = []
 
     def make(*, testing: bool = False, **changes: Any) -> tuple[Flask, WxJsApi]:
         app = Flask("tests")
-        app.config.update(account(sandbox, name, **changes), TESTING=testing)
-        made.append((app, WxJsApi(app, name=name)))
+        app.config.update(account(sandbox, **changes), TESTING=testing)
+        made.append((app, WxJsApi(app)))
         return made[-1]
 
     yield make
     for app, wxjsapi in made:
         wxjsapi.close(app)
-        for thread in threads_of(name):
+        for thread in threads_of(app):
             thread.join(SOON)
 
 
 def test_first_request_starts_the_thread(make_background: MakeApp) -> None:
     """A request of any kind will do, one for a page that is not there too."""
-    app, wxjsapi = make_background()
-    assert threads_of(wxjsapi.name) == []
+    app, _ = make_background()
+    assert threads_of(app) == []
     app.test_client().get("/nothing-here")
-    [thread] = threads_of(wxjsapi.name)
+    [thread] = threads_of(app)
     assert thread.daemon
 
 
@@ -1290,12 +1295,12 @@ def test_first_use_starts_the_thread(make_background: MakeApp) -> None:
     app, wxjsapi = make_background()
     with app.app_context():
         assert wxjsapi.ticket
-    assert len(threads_of(wxjsapi.name)) == 1
+    assert len(threads_of(app)) == 1
 
 
 def test_many_requests_start_one_thread(make_background: MakeApp) -> None:
     """The thread is started once."""
-    app, wxjsapi = make_background()
+    app, _ = make_background()
     barrier = threading.Barrier(8)
 
     def visit() -> None:
@@ -1307,7 +1312,7 @@ def test_many_requests_start_one_thread(make_background: MakeApp) -> None:
         visitor.start()
     for visitor in visitors:
         visitor.join()
-    assert len(threads_of(wxjsapi.name)) == 1
+    assert len(threads_of(app)) == 1
 
 
 def test_thread_fetches_the_ticket_by_itself(sandbox: Sandbox, make_background: MakeApp) -> None:
@@ -1333,30 +1338,30 @@ def test_background_refresh(
     app, wxjsapi = make_background(testing=testing, BACKGROUND_REFRESH=wanted)
     wxjsapi.start(app)
     app.test_client().get("/")
-    assert len(threads_of(wxjsapi.name)) == runs
+    assert len(threads_of(app)) == runs
 
 
 def test_testing_is_read_when_the_thread_would_start(make_background: MakeApp) -> None:
     """Tests set ``app.testing`` after the factory has made the app."""
-    app, wxjsapi = make_background()
+    app, _ = make_background()
     app.testing = True
     app.test_client().get("/")
-    assert threads_of(wxjsapi.name) == []
+    assert threads_of(app) == []
     app.testing = False
     app.test_client().get("/")
-    assert len(threads_of(wxjsapi.name)) == 1
+    assert len(threads_of(app)) == 1
 
 
 def test_close_ends_the_thread(make_background: MakeApp) -> None:
     """After close() the thread ends, no request brings it back, and a caller renews."""
     app, wxjsapi = make_background()
     wxjsapi.start(app)
-    [thread] = threads_of(wxjsapi.name)
+    [thread] = threads_of(app)
     wxjsapi.close(app)
     thread.join(SOON)
     assert not thread.is_alive()
     app.test_client().get("/")
-    assert threads_of(wxjsapi.name) == []
+    assert threads_of(app) == []
     with app.app_context():
         assert wxjsapi.ticket
 
@@ -1365,11 +1370,11 @@ def test_start_after_close(make_background: MakeApp) -> None:
     """start() takes close() back."""
     app, wxjsapi = make_background()
     wxjsapi.start(app)
-    [first] = threads_of(wxjsapi.name)
+    [first] = threads_of(app)
     wxjsapi.close(app)
     wxjsapi.start(app)
     first.join(SOON)
-    [second] = threads_of(wxjsapi.name)
+    [second] = threads_of(app)
     assert second is not first
 
 
@@ -1378,7 +1383,7 @@ def test_close_before_anything(make_background: MakeApp) -> None:
     app, wxjsapi = make_background()
     wxjsapi.close(app)
     app.test_client().get("/")
-    assert threads_of(wxjsapi.name) == []
+    assert threads_of(app) == []
 
 
 # -- the embedded WeChat

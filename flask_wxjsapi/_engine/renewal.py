@@ -328,7 +328,8 @@ class Renewal:
         held = snapshot.credential
         if held is not None:  # pragma: no branch - only what is held can be lost
             session.save(snapshot.kind, held)
-            snapshot.given_back = held.generation
+            if session.answers(snapshot.kind):
+                snapshot.given_back = held.generation
 
     def _may_ask(self, session: StoreSession) -> bool:
         """Whether WeChat may be asked now, though others might ask as well."""

@@ -139,8 +139,15 @@ class Runtime:
 
     def _plan_if_kept(self, renewal: Renewal) -> None:
         entry = (renewal.holding, renewal.snapshot)
-        if entry in self._kept:
-            self._plan(entry, lost_lease=renewal.lost_lease)
+        # A mere look puts nothing off: who asks for the status every second would keep the thread
+        # from ever trying again. If the thread met it, and left it at that, its turn is soon.
+        has_turn = renewal.purpose.asks or not self._is_planned(entry)
+        if has_turn and entry in self._kept:
+            self._plan(entry, lost_lease=renewal.lost_lease or not renewal.purpose.asks)
+
+    def _is_planned(self, entry: Entry) -> bool:
+        with self._lock:
+            return entry in self._schedule
 
     def _tell_of_threads(self, problem: object) -> None:
         """Once, and again after a while: where there are no threads every reader meets that."""
@@ -228,7 +235,7 @@ class Runtime:
             self.threads.start(look)
         except NoThread as error:
             self._tell_of_threads(error)
-            look.give_up()
+            look.cancel()
         return look
 
     def looked(self, look: Look, *, has_failed: bool) -> None:
@@ -240,7 +247,13 @@ class Runtime:
         for entry in look.entries:
             if entry in self._kept and entry not in look.renewed:
                 self._plan(entry)
-        self._wake()
+        self._wake()  # it plans nothing while a look is under way, and what was renewed may be due
+
+    def tell_of_hanging_look(self) -> None:
+        """Tell the log of the first look in a row that hangs."""
+        if self._failed_looks == 1:
+            text = "A look at the store hangs: in a ticket server or the network."
+            self.aside(lambda: tell(logging.ERROR, text, event="renewal_hangs"))
 
     def _plan(self, entry: Entry, *, lost_lease: bool = False) -> None:
         """Put the next time for something into the schedule."""
@@ -360,7 +373,12 @@ class Look:
                 self._end(has_failed=False)
 
     def give_up(self) -> None:
-        """It hangs: in a ticket server, say."""
+        """It hangs: in a ticket server, say. The log has the first of them."""
+        self._end(has_failed=True)
+        self._runtime.tell_of_hanging_look()
+
+    def cancel(self) -> None:
+        """There is no thread for it."""
         self._end(has_failed=True)
 
     def _end(self, *, has_failed: bool) -> None:

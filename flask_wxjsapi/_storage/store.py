@@ -46,6 +46,7 @@ class Part(Generic[S]):
     """One server of the store: made on first use, and whether it answers.
 
     :param name: what the log calls it.
+    :param role: what programs that read the log call it: ``"cache"`` or ``"tickets"``.
     :param make: makes it, connected where that happens at once.
     :param context: an application context for each use, where it is the user's.
     """
@@ -53,10 +54,12 @@ class Part(Generic[S]):
     def __init__(
         self,
         name: str,
+        role: str,
         make: Callable[[], S],
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.name = name
+        self.role = role
         self._make = make
         self._context = context
         self._server: list[S] = []
@@ -93,7 +96,7 @@ class Part(Generic[S]):
         """Tell the log when a use begins to fail and when it works again, and nothing between."""
         if (error is not None) == (use in self._failing):
             return
-        facts = {"store": self.name, "use": use}
+        facts = {"store": self.role, "use": use}
         if error is None:
             self._failing.discard(use)
             tell(logging.INFO, "%s can be %s again.", self.name, use, event="store_up", **facts)
@@ -265,11 +268,11 @@ class Stores:
         return self._stores.setdefault(plan, self._opened(plan)) if store is None else store
 
     def _opened(self, plan: Plan) -> Store:
-        made = Part(plan.cache_name, plan.open_cache)
+        made = Part(plan.cache_name, "cache", plan.open_cache)
         cache = self._caches.setdefault(plan.cache_key(), made)
         if plan.open_tickets is None:
             return Store(cache)
-        tickets = Part(plan.tickets_name, plan.open_tickets, plan.context)
+        tickets = Part(plan.tickets_name, "tickets", plan.open_tickets, plan.context)
         return Store(cache, self._tickets.setdefault(plan.tickets_key, tickets))
 
 

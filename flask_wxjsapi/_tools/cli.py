@@ -56,6 +56,12 @@ def _account() -> Account:
     return account
 
 
+def _ticket(account: Account) -> str:
+    value = account.ticket()
+    account.status()  # Joins the renewal: the thread that saves would die with this process.
+    return value
+
+
 # -- for eyes --------------------------------------------------------------------------------------
 
 
@@ -137,7 +143,7 @@ def _show_status(facts: dict[str, Any]) -> None:
 def ticket() -> None:
     """Print a valid ticket and nothing else. It is a secret."""
     try:
-        value = _account().ticket()
+        value = _ticket(_account())
     except WxJsApiError as error:
         raise _failure(error) from None
     if _is_terminal(sys.stdout):
@@ -176,7 +182,7 @@ def sign(url: str, as_json: bool) -> None:
         raise click.BadParameter("give the page's whole URL, with http:// or https://.")
     account = _account()
     try:
-        account.ticket()
+        _ticket(account)
         text = json.dumps(account.config(whole_url(url)), indent=2)
     except WxJsApiError as error:
         raise _failure(error) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import math
@@ -647,6 +648,33 @@ def test_an_older_record_in_the_store_is_replaced_by_the_newer_one_held(cluster:
     worker.sync()
     assert cluster.stored() == new
     assert cluster.calls == (2, 2)
+
+
+def test_a_record_that_could_not_be_given_back_is_given_back_later(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full for a while; also where WeChat has named the same ticket again."""
+    cluster = Cluster(clock, ticket="same", life=3600)
+    worker = cluster.worker()
+    worker.ticket()
+    old = cluster.stored()
+    assert old is not None
+    clock.advance(1)
+    worker.provider.refresh()
+    new = cluster.stored()
+    assert new is not None
+    assert (new.value, new.is_newer_than(old)) == (old.value, True)
+    cluster.put(old)
+    with monkeypatch.context() as full:
+
+        def refuse(*args: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        full.setattr(cluster.cache, "write", refuse)
+        worker.sync()
+        assert cluster.stored() == old
+    worker.sync()
+    assert cluster.stored() == new
 
 
 def test_a_store_that_is_down_is_logged_once_and_costs_no_call(

@@ -25,7 +25,7 @@ from ..conftest import require, wait_until
 from ..processes import ROOT, Gunicorn, at_once
 
 #: The name of the background thread of the account that has none.
-THREAD = "wxjsapi-default"
+THREAD = "wxjsapi"
 
 
 def environment(sandbox: Sandbox, config: dict[str, str]) -> dict[str, str]:

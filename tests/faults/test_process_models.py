@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from flask_wxjsapi import WxJsApi
 from flask_wxjsapi.sandbox import Sandbox
 
 from ..conftest import Valkey, wait_until
+from ..conftest import threads_of as threads_of_app
 from ..processes import at_once
 from .conftest import Figure
 from .servers import (
@@ -486,14 +486,14 @@ if sys.stdin.readline().strip() == "warm":
     say(ticket=read())
     sys.stdin.readline()
 with app.app_context():
-    provider = wxjsapi._state().provider
+    runtime = wxjsapi._account().credentials.runtime
 def renew():
     with app.app_context():
         say(renewed=wxjsapi.refresh())
 renewal = threading.Thread(target=renew)
 renewal.start()
 say(waits=sys.stdin.readline())  # until WeChat has been asked
-with provider._process().lock:
+with runtime._lock:
     pids = []
     for number in range(3):
         pid = os.fork()
@@ -750,30 +750,25 @@ def test_a_dead_thread_is_replaced_by_a_read(
 ) -> None:
     """SystemExit out of a look ends the thread; a reader notices, says so once and replaces it."""
     app, wxjsapi = make_app(WXJSAPI_BACKGROUND_REFRESH=True, WXJSAPI_SYNC_INTERVAL=0.1)
-    earlier = _threads()  # of other tests' apps, which they outlive by some seconds
     with app.app_context():
         ticket = wxjsapi.ticket
-        (thread,) = _threads(earlier)
+        (thread,) = threads_of_app(app)
         with monkeypatch.context() as fault:
-            fault.setattr(wxjsapi._state().provider, "sync", _leave)
+            fault.setattr(wxjsapi._account().credentials.runtime, "tick", _leave)
             thread.join(20)
         assert not thread.is_alive()
         (successor,) = wait_until(
-            lambda: wxjsapi.ticket == ticket and _threads(earlier), what="replaced"
+            lambda: wxjsapi.ticket == ticket and threads_of_app(app), what="replaced"
         )
         assert successor is not thread
         assert wxjsapi.ticket == ticket
+    wait_until(lambda: "died" in caplog.text, what="the log has it")
     assert caplog.text.count("died") == 1
     wxjsapi.close(app)
 
 
 def _leave() -> float:
     raise SystemExit
-
-
-def _threads(without: Sequence[threading.Thread] = ()) -> list[threading.Thread]:
-    threads = [thread for thread in threading.enumerate() if thread.name == THREAD]
-    return [thread for thread in threads if thread not in without]
 
 
 def test_300_threads_at_expiry_share_one_call(figure: Figure) -> None:

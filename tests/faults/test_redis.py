@@ -545,7 +545,9 @@ def test_damage_under_our_keys_is_replaced_by_whoever_holds_the_records(
         assert set(service.read_all()) == first
         assert service.calls == ONE_EACH
         assert set(bench.log.store_events) <= {"record_damaged"}
-        assert 1 <= bench.log.store_events["record_damaged"] <= 2 * len(BOTH)
+        # A look asks for several keys at once, and to that Redis says of a list that it is nothing.
+        least = 0 if damage is damage_list else 1
+        assert least <= bench.log.events["record_damaged"] <= 2 * len(BOTH)
     assert not trap.exists()
     name = damage.__name__.removeprefix("damage_")
     figure(f"Redis: {name} under our keys", "replaced, no upstream call, not loaded", "0 calls")

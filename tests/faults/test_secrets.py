@@ -28,6 +28,7 @@ from flask_wxjsapi import (
     ticket_refreshed,
 )
 from flask_wxjsapi._credential import ACCESS_TOKEN
+from flask_wxjsapi._engine.runtime import Runtime
 from flask_wxjsapi.sandbox import Sandbox, protocol
 from tests.conftest import Valkey
 from tests.faults import test_files as files
@@ -120,25 +121,42 @@ def _of_error(error: BaseException) -> str:
     return "\n".join(texts)
 
 
+def _runtimes(process: Process) -> list[Runtime]:
+    return list(process.app.extensions["wxjsapi.engine"]._runtimes.values())
+
+
+def _parts(runtime: Runtime) -> list[Any]:
+    return [*runtime.stores._caches.values(), *runtime.stores._tickets.values()]
+
+
 def _of_objects(process: Process) -> str:
     """What a debugger or a careless f-string shows of our objects."""
-    provider: Any = process.provider
-    objects = [
+    account = process.wxjsapi._account_of(process.app)
+    credentials, holding = account.credentials, account.credentials.holding
+    snapshots = holding.snapshots.values()
+    objects: list[Any] = [
         process.wxjsapi,
-        process.state,
-        process.state.settings,
-        process.state.worker,
-        provider,
+        account,
+        account.settings,
+        account.api,
+        credentials,
         process.wechat,
-        provider.status(look=False),
-        *provider._slots.values(),
-        *(slot.held for slot in provider._slots.values()),
-        *(slot.window for slot in provider._slots.values()),
-        *(slot.back_off for slot in provider._slots.values()),
-        *(slot.failure for slot in provider._slots.values()),
-        *(server.store for server in provider._processes.values()),
-        *(server.store._servers for server in provider._processes.values()),
+        credentials.status(look=False),
+        credentials.session(),
+        holding,
+        holding.upstream,
+        holding.keys,
+        holding.plan,
+        *snapshots,
+        *(snapshot.credential for snapshot in snapshots),
+        *(snapshot.back_off for snapshot in snapshots),
+        *(snapshot.failure for snapshot in snapshots),
     ]
+    for runtime in _runtimes(process):
+        objects += [runtime, runtime.stores, *runtime.stores._stores.values()]
+        objects += [runtime.threads, *runtime.threads._jobs, *runtime._flights.values()]
+        for part in _parts(runtime):
+            objects += [part, *part._server]
     return "\n".join(f"{found!r} {found}" for found in objects)
 
 
@@ -209,15 +227,15 @@ class Scene:
         """Of everything in the stores of these processes."""
         found = []
         for process in self.processes:
-            for known in process.provider._processes.values():
-                for server in known.store._servers.values():
-                    backend = getattr(server, "_backend", None)
-                    found += [*getattr(backend, "_cache", ()), *getattr(server, "records", ())]
-                    if getattr(server, "_client", None) is not None:
-                        try:
-                            found += [key.decode() for key in server._client.keys("*")]
-                        except Exception as error:
-                            self.errors.append(error)
+            parts = [part for runtime in _runtimes(process) for part in _parts(runtime)]
+            for server in [server for part in parts for server in part._server]:
+                backend = getattr(server, "_backend", None)
+                found += [*getattr(backend, "_cache", ()), *getattr(server, "records", ())]
+                if getattr(server, "_client", None) is not None:
+                    try:
+                        found += [key.decode() for key in server._client.keys("*")]
+                    except Exception as error:
+                        self.errors.append(error)
         return found
 
     def _note(self, app: Flask, **facts: Any) -> None:
@@ -229,7 +247,7 @@ class Scene:
         """All the ways in; what they raise is kept."""
         for way in (
             process.ticket,
-            lambda: process.provider.get(ACCESS_TOKEN),
+            lambda: process.credentials.get(ACCESS_TOKEN),
             process.look,
             process.refresh,
             process.page,

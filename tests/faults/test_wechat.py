@@ -29,9 +29,11 @@ from flask_wxjsapi import (
     ticket_refreshed,
 )
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET
+from flask_wxjsapi._engine.reading import Credentials
+from flask_wxjsapi._engine.runtime import Engine
 from flask_wxjsapi.errors import REACTIONS
 from flask_wxjsapi.sandbox import Sandbox
-from tests.conftest import FakeClock, wait_until
+from tests.conftest import FakeClock, threads_of, wait_until
 from tests.engine.cluster import DOWN, Cluster, FakeWeChat, Worker, says
 from tests.faults.conftest import Figure
 from tests.processes import at_once
@@ -39,7 +41,7 @@ from tests.processes import at_once
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 
 DAY = 86400
-STALE = 7100.0  # seconds after which a ticket of 7200 s is due and still valid
+STALE = 7160.0  # seconds after which a ticket of 7200 s is due, on each host, and still valid
 TIMEOUT = 0.5  # REFRESH_TIMEOUT in these tests
 PAGE = "{{ wx_script(['scanQRCode']) }}"
 
@@ -67,7 +69,7 @@ class Ahead:
 
 
 class Process:
-    """One process of a service, as far as the engine can tell: app, provider and clock.
+    """One process of a service, as far as the engine can tell: app, engine and clock.
 
     :param frozen: whether time stands still in it until it is moved on.
     """
@@ -77,13 +79,14 @@ class Process:
     ) -> None:
         self.app = app
         self.wxjsapi = wxjsapi
-        self.state = wxjsapi._state_of(app)
-        self.provider = self.state.provider
         self.clock = clock or Ahead(frozen=frozen)
-        self.provider._clock = self.clock
-        self.provider._time = self.clock.time
+        # Before its first use: the app's engine made again, with another clock.
+        account = wxjsapi._account_of(app)
+        engine = app.extensions["wxjsapi.engine"] = Engine(app, clock=self.clock)
+        account.credentials = Credentials(engine, account.credentials.holding)
+        self.credentials = account.credentials
         self.fetches: list[str] = []
-        upstream: Any = self.provider.upstream
+        upstream: Any = self.credentials.holding.upstream
         wechat = getattr(upstream, "_upstream", upstream)  # behind an ACCESS_TOKEN_PROVIDER
         wechat._clock = self.clock.time
         self._fetch = upstream.fetch
@@ -114,11 +117,12 @@ class Process:
     def look(self, times: int = 1) -> None:
         """What the background thread does every SYNC_INTERVAL."""
         for _ in range(times):
-            self.provider.sync()
+            self.credentials.sync()
 
     def settle(self) -> None:
         """Wait for what a renewal still does after its readers have gone on."""
-        wait_until(lambda: not self.provider._process().flights, what="the renewal is over")
+        threads = self.credentials.runtime.threads
+        wait_until(lambda: not threads._jobs, what="the renewal is over")
 
     def page(self) -> str:
         """The page that users see, which must be one."""
@@ -127,7 +131,7 @@ class Process:
         return response.text
 
     def threads(self) -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread.name == "wxjsapi-default"]
+        return threads_of(self.app)
 
     @contextmanager
     def signals(self) -> Iterator[dict[str, threading.Event]]:
@@ -257,7 +261,7 @@ TWICE = (ACCESS_TOKEN, JSAPI_TICKET) * 2
 FAULTS = {
     "-1": Fault("-1", "WeChat is busy"),
     "45009": Fault("45009", "daily quota"),
-    "45011": Fault("45011", "waits for the next one"),
+    "45011": Fault("45011", "waits for a new one"),
     "40001 endlessly": Fault("40001", "was rejected twice", "getticket", TWICE),
     "40013": Fault("40013", "WXJSAPI_APP_ID is not a valid AppID"),
     "40125": Fault("40125", "WXJSAPI_APP_SECRET is wrong"),
@@ -387,7 +391,7 @@ def test_later_readers_fail_at_once(fault: Fault, new_process: NewProcess, strik
     _failure(process)
     process.settle()
     asked = list(process.fetches)
-    retry_at = process.provider.status(look=False).retry_at
+    retry_at = process.credentials.status(look=False).retry_at
     assert retry_at is not None
     again = [_failure(process) for _ in range(20)]
     process.clock.advance((retry_at - process.clock.time()) / 2)
@@ -442,7 +446,7 @@ def test_an_outage_is_two_lines_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One when it begins and one when it is over, however often it is tried in between."""
-    process = new_process(frozen=True)
+    process = new_process(frozen=True, CACHE_TYPE="SimpleCache")
     caplog.set_level(logging.INFO)
     heal = strike(fault, process)
     for _ in range(3):
@@ -494,16 +498,19 @@ def test_a_revoked_token_is_replaced_once(
 def test_a_revoked_token_is_not_handed_out_again(
     new_process: NewProcess, files: dict[str, str], sandbox: Sandbox
 ) -> None:
-    """Another process takes over the new token when it looks, and the revoked one is gone."""
+    """Another process takes over the new token with its next look, and the revoked one is gone."""
     clock = Ahead(frozen=True)
     one, other = (new_process(clock=clock, **files) for _ in range(2))
     for process in (one, other):
         process.ticket()
-    revoked = other.provider.get(ACCESS_TOKEN).value
+    revoked = other.credentials.get(ACCESS_TOKEN).value
+    other.settle()
     sandbox.revoke_token()
     one.refresh()
-    other.look()
-    found = [process.provider.get(ACCESS_TOKEN).value for process in (one, other)]
+    clock.advance(6)  # the store is looked at again, behind the next reader
+    other.credentials.get(ACCESS_TOKEN)
+    other.settle()
+    found = [process.credentials.get(ACCESS_TOKEN).value for process in (one, other)]
     assert found[0] == found[1] != revoked
 
 
@@ -713,6 +720,7 @@ def test_the_engine_goes_on_while_user_code_still_hangs(
         for _ in range(3):  # it counts as failed, it has a back-off, the next one renews
             process.clock.advance(60)
             process.look()
+            process.settle()
         assert process.ticket()
     hung = [event for event in events(caplog) if event == "renewal_hangs"]
     assert hung == ([] if where == "receiver" else ["renewal_hangs"])
@@ -734,7 +742,7 @@ class Meddling(FakeWeChat):
         if not self._is_busy:
             self._is_busy = True
             for worker in self.others:
-                if not worker.provider._process().flights:  # else it is the one that asks
+                if not worker.engine.runtime()._flights:  # else it is the one that asks
                     worker.sync()
                     self.looks += 1
             self._is_busy = False
@@ -859,11 +867,10 @@ def test_two_machines_disagree_about_the_time(
     ends: dict[str, float] = {}
     for number in range(4):
         seconds = offsets[number % 2]
-        worker = cluster.worker(clock=Offset(clock, seconds), sync_interval=20)
         upstream = ByItsClock(cluster.upstream, seconds)
         upstream.ends = ends
-        worker.provider.upstream = upstream
-        workers.append(worker)
+        offset = Offset(clock, seconds)
+        workers.append(cluster.worker(clock=offset, upstream=upstream, sync_interval=20))
     left: list[float] = []
 
     def is_valid(worker: Worker) -> None:
@@ -881,7 +888,7 @@ def test_two_machines_disagree_about_the_time(
     )
 
 
-#: One errcode of each kind of reaction is tried for a day in tests/test_provider.py, with two
+#: One errcode of each kind of reaction is tried for a day in tests/engine, with two
 #: workers. Here are the others, and what changes from call to call, with eight.
 OTHERS = [code for code in REACTIONS if code not in (-1, 45009, 45011, 40013, 40125, 40164)]
 

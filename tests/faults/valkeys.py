@@ -17,9 +17,10 @@ from typing import Any
 import redis
 import redis.sentinel
 from flask import Flask
-from flask_wxjsapi._engine.provider import Provider
 
 from flask_wxjsapi import WxJsApi
+from flask_wxjsapi._credential import JSAPI_TICKET
+from flask_wxjsapi._engine.runtime import Look, Runtime
 from flask_wxjsapi.sandbox import Sandbox
 from tests import service
 from tests.conftest import Valkey, free_port, require, valkey_binary, wait_until
@@ -269,19 +270,19 @@ class Service:
         )
         app.config.update(config)
         wxjsapi = WxJsApi(app)
-        self._count_looks(wxjsapi._state_of(app).provider)
+        self._count_looks(wxjsapi._account_of(app).credentials.runtime)
         return app, wxjsapi
 
-    def _count_looks(self, provider: Provider) -> None:
-        sync, number = provider.sync, len(self.looks)
+    def _count_looks(self, runtime: Runtime) -> None:
+        """Those for the ticket; the thread looks for the token at other times."""
+        looked, number = runtime.looked, len(self.looks)
         self.looks[number] = 0
 
-        def counted() -> float:
-            delay = sync()
-            self.looks[number] += 1
-            return delay
+        def counted(look: Look, *, has_failed: bool) -> None:
+            looked(look, has_failed=has_failed)
+            self.looks[number] += any(held.kind == JSAPI_TICKET for _, held in look.entries)
 
-        provider.sync = counted  # type: ignore[method-assign]
+        runtime.looked = counted  # type: ignore[method-assign]
 
     def __enter__(self) -> Service:
         return self

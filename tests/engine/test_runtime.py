@@ -1,0 +1,573 @@
+"""What a process has for one app: its thread, which neither dies nor keeps anything alive."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_wxjsapi import WxJsApi
+from flask_wxjsapi._engine.renewal import LOOK
+from flask_wxjsapi._engine.runtime import Engine, Runtime
+from flask_wxjsapi.sandbox import Sandbox
+
+from ..conftest import FakeClock, threads_of, wait_until
+from .cluster import DOWN, App, Cluster, FakeLease, Worker
+
+MakeApp = Callable[..., tuple[Flask, WxJsApi]]
+
+
+class Ticking:
+    """A runtime whose ticks are counted, and may fail."""
+
+    def __init__(self) -> None:
+        self.app = App()
+        self.engine = Engine(self.app)
+        self.runtime = self.engine.runtime()
+        self.ticks = 0
+        self.delay = 0.005
+        self.fault: BaseException | None = None
+        self._ticked = threading.Condition()
+        # Without a way back from the runtime to here: a test lets go of it.
+        self.runtime.tick = self._tick  # type: ignore[method-assign]
+
+    def _tick(self) -> float:
+        with self._ticked:
+            self.ticks += 1
+            self._ticked.notify_all()
+        if self.fault is not None:
+            raise self.fault
+        return self.delay
+
+    def wait_for_ticks(self, count: int) -> None:
+        with self._ticked:
+            assert self._ticked.wait_for(lambda: self.ticks >= count, 20)
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        return threads_of(self.app)
+
+    def stop(self) -> None:
+        """End the thread, and wait for that."""
+        threads, thread = self.threads, self.runtime._thread
+        if thread is not None:
+            thread.stop()
+        for one in threads:
+            one.join(20)
+
+
+@pytest.fixture
+def ticking() -> Iterator[Ticking]:
+    ticking = Ticking()
+    yield ticking
+    ticking.stop()
+
+
+# -- one thread ------------------------------------------------------------------------------------
+
+
+def test_it_ticks_again_and_again(ticking: Ticking) -> None:
+    """One thread, started once, that goes on."""
+    assert ticking.runtime.ensure_thread()
+    threads = ticking.threads
+    ticking.wait_for_ticks(3)
+    assert ticking.runtime.ensure_thread()
+    assert ticking.threads == threads
+
+
+def test_it_is_a_daemon_with_a_name(ticking: Ticking) -> None:
+    """The exit of a process does not wait for it, and who lists threads knows whose it is."""
+    ticking.runtime.ensure_thread()
+    assert [(thread.daemon, thread.name) for thread in ticking.threads] == [(True, "wxjsapi")]
+
+
+def test_many_callers_start_one_thread(ticking: Ticking) -> None:
+    """Of several first uses at once exactly one starts the thread."""
+    ticking.delay = 60
+    barrier = threading.Barrier(32)
+
+    def use() -> None:
+        barrier.wait(20)
+        ticking.runtime.ensure_thread()
+
+    users = [threading.Thread(target=use) for _ in range(32)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join(20)
+    assert len(ticking.threads) == 1
+
+
+def test_a_caller_who_comes_second_uses_the_thread_of_the_first(ticking: Ticking) -> None:
+    """Somebody else starts the thread between the look for one and the start."""
+    runtime = ticking.runtime
+    seen = runtime._thread
+    assert runtime.ensure_thread()
+    assert runtime._start_thread(seen)
+    assert len(ticking.threads) == 1
+
+
+# -- that does not die -----------------------------------------------------------------------------
+
+
+def test_it_survives_every_exception(
+    ticking: Ticking, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody foresaw is logged, without its text, and the thread goes on."""
+    monkeypatch.setattr("flask_wxjsapi._engine.runtime._PAUSE", 0.005)
+    ticking.fault = ZeroDivisionError("with-a-secret")
+    ticking.runtime.ensure_thread()
+    ticking.wait_for_ticks(3)
+    wait_until(lambda: "goes on after ZeroDivisionError" in caplog.text, what="the log has it")
+    assert "with-a-secret" not in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_thread_is_replaced_and_the_log_says_so(
+    ticking: Ticking, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even SystemExit, which ends a thread, ends it for no longer than until the next use."""
+    ticking.fault = SystemExit()
+    ticking.runtime.ensure_thread()
+    wait_until(lambda: not ticking.threads, what="the thread has died")
+    ticking.fault = None
+    ticks = ticking.ticks
+    assert ticking.runtime.ensure_thread()
+    ticking.wait_for_ticks(ticks + 3)
+    wait_until(lambda: "died" in caplog.text, what="the log has it")
+    assert caplog.text.count("died") == 1
+
+
+def test_a_stopped_thread_is_replaced_without_a_word(
+    ticking: Ticking, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who stopped it knows."""
+    ticking.runtime.ensure_thread()
+    (first,) = ticking.threads
+    ticking.stop()
+    assert not first.is_alive()
+    assert ticking.runtime.ensure_thread()
+    (second,) = ticking.threads
+    assert second is not first
+    assert "died" not in caplog.text
+
+
+# -- that cannot start -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The system has no more threads, until this is undone."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    return monkeypatch
+
+
+def test_a_thread_that_cannot_start_is_no_error(
+    ticking: Ticking, refuse: pytest.MonkeyPatch
+) -> None:
+    """Without a thread the extension works as if it were switched off; until there is one."""
+    assert not ticking.runtime.ensure_thread()
+    refuse.undo()
+    assert ticking.runtime.ensure_thread()
+
+
+@pytest.mark.usefixtures("refuse")
+def test_a_thread_that_cannot_start_is_said_once_in_a_while(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every reader meets it; the log has it once, and again after five minutes."""
+    app = App()
+    runtime = Engine(app, clock=clock).runtime()
+    for _ in range(10):
+        assert not runtime.ensure_thread()
+    assert caplog.text.count("The background thread cannot start: can't start new thread.") == 1
+    clock.advance(301)
+    for _ in range(10):
+        assert not runtime.ensure_thread()
+    assert caplog.text.count("cannot start") == 2
+
+
+# -- that keeps nothing alive ----------------------------------------------------------------------
+
+
+def test_it_ends_when_its_app_is_gone() -> None:
+    """At its next tick, though somebody still has the runtime."""
+    ticking = Ticking()
+    ticking.runtime.ensure_thread()
+    ticking.wait_for_ticks(1)
+    (thread,) = ticking.threads
+    gone = weakref.ref(ticking.app)
+    del ticking.app
+    thread.join(20)
+    assert not thread.is_alive()
+    assert gone() is None
+
+
+def test_it_ends_when_its_runtime_is_gone() -> None:
+    """It keeps neither the runtime nor whatever hangs on it."""
+    app = App()
+    runtime = Engine(app).runtime()
+    runtime.ensure_thread()
+    (thread,) = threads_of(app)
+    _wake_for_good(runtime)
+    del runtime
+    gc.collect()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def _wake_for_good(runtime: Runtime) -> None:
+    """Have the thread look whether there is something to do, now and at once again."""
+    thread = runtime._thread
+    assert thread is not None
+    thread.wake.wait = lambda timeout=None: True  # type: ignore[method-assign]
+    thread.wake.set()
+
+
+def test_the_app_can_be_collected_while_the_thread_runs(make_app: MakeApp) -> None:
+    """Neither thread, account nor callbacks hold the app."""
+    app, wxjsapi = make_app(WXJSAPI_BACKGROUND_REFRESH=True)
+    with app.app_context():
+        assert wxjsapi.ticket
+    gone = weakref.ref(app)
+    del app
+    wait_until(lambda: (gc.collect(), gone() is None)[1], what="the app is collected")
+
+
+# -- when it starts --------------------------------------------------------------------------------
+
+
+def test_the_first_request_of_any_kind_starts_it(make_app: MakeApp) -> None:
+    """A 404 will do; and nothing starts before."""
+    app, wxjsapi = make_app(TESTING=False)
+    assert not threads_of(app)
+    app.test_client().get("/nothing")
+    assert len(threads_of(app)) == 1
+    wxjsapi.close(app)
+
+
+def test_the_first_use_in_no_request_starts_it(make_app: MakeApp) -> None:
+    """In the consumer of a queue, for example."""
+    app, wxjsapi = make_app(TESTING=False)
+    with app.app_context():
+        assert wxjsapi.ticket
+    assert len(threads_of(app)) == 1
+    wxjsapi.close(app)
+
+
+def test_testing_is_read_when_it_would_start(make_app: MakeApp) -> None:
+    """TESTING set after init_app() counts."""
+    app, wxjsapi = make_app(TESTING=False)
+    app.testing = True
+    with app.app_context():
+        assert wxjsapi.ticket
+    assert not threads_of(app)
+
+
+def test_switched_off_there_is_none(make_app: MakeApp) -> None:
+    """BACKGROUND_REFRESH = False: no thread, whoever wants one."""
+    app, wxjsapi = make_app(TESTING=False, WXJSAPI_BACKGROUND_REFRESH=False)
+    wxjsapi.start(app)
+    with app.app_context():
+        assert wxjsapi.ticket
+    assert not threads_of(app)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_there_is_one_however_many_accounts(
+    make_app: MakeApp, sandbox: Sandbox, count: int
+) -> None:
+    """Each account's first use finds the thread of the app."""
+    app, wxjsapi = make_app(TESTING=False)
+    accounts = [wxjsapi]
+    for number in range(1, count):
+        app.config.update(
+            {
+                f"A{number}_WXJSAPI_APP_ID": sandbox.app_id,
+                f"A{number}_WXJSAPI_APP_SECRET": sandbox.app_secret,
+                f"A{number}_WXJSAPI_API_BASE_URL": sandbox.url,
+            }
+        )
+        accounts.append(WxJsApi(app, name=f"a{number}"))
+    with app.app_context():
+        for account in accounts:
+            assert account.ticket
+    assert len(threads_of(app)) == 1
+    for account in accounts:
+        account.close(app)
+
+
+def test_start_fetches_without_a_request(make_app: MakeApp, sandbox: Sandbox) -> None:
+    """post_worker_init: the ticket is there before the first reader."""
+    app, wxjsapi = make_app(WXJSAPI_BACKGROUND_REFRESH=True)
+    wxjsapi.start(app)
+    wait_until(lambda: sandbox.calls["getticket"] == 1, what="the thread has fetched")
+    wxjsapi.close(app)
+
+
+def test_close_lasts_until_start(make_app: MakeApp) -> None:
+    """A mere use does not bring the thread back."""
+    app, wxjsapi = make_app(WXJSAPI_BACKGROUND_REFRESH=True)
+    wxjsapi.start(app)
+    (thread,) = threads_of(app)
+    wxjsapi.close(app)
+    thread.join(20)
+    assert not thread.is_alive()
+    with app.app_context():
+        assert wxjsapi.ticket
+    app.test_client().get("/")
+    assert not threads_of(app)
+    wxjsapi.start(app)
+    assert len(threads_of(app)) == 1
+    wxjsapi.close(app)
+
+
+# -- what it attends to ----------------------------------------------------------------------------
+
+
+class Woken:
+    """Stands for the thread: whether it was woken."""
+
+    is_running = True
+
+    def __init__(self) -> None:
+        self.wake = threading.Event()
+
+
+def _kept(worker: Worker) -> Runtime:
+    """A worker's runtime with a thread that keeps its ticket warm, as far as it can tell."""
+    runtime = worker.engine.runtime()
+    runtime._thread = Woken()  # type: ignore[assignment]
+    runtime.keep(worker.holding, worker.holding.snapshot())
+    return runtime
+
+
+def test_what_is_new_is_attended_to_at_once(clock: FakeClock) -> None:
+    """The thread is woken, and its next tick fetches the ticket."""
+    cluster = Cluster(clock)
+    runtime = _kept(cluster.worker())
+    thread: Any = runtime._thread
+    assert thread.wake.is_set()
+    runtime.tick()
+    assert cluster.calls == (1, 1)
+
+
+def test_what_is_kept_is_looked_at_every_interval(clock: FakeClock) -> None:
+    """The thread sleeps until then, and no longer."""
+    cluster = Cluster(clock)
+    runtime = _kept(cluster.worker(sync_interval=5))
+    runtime.tick()
+    assert 4 <= runtime.tick() <= 5
+
+
+def test_nothing_to_keep_is_a_long_sleep(clock: FakeClock) -> None:
+    """With nothing due the thread looks a minute later whether its app is gone."""
+    runtime = Cluster(clock).worker().engine.runtime()
+    assert runtime.tick() == 60
+
+
+def test_a_lost_lease_is_tried_for_again_soon(clock: FakeClock) -> None:
+    """Though the renewal ended before the look that started it: the look wakes the thread."""
+    cluster = Cluster(clock)
+    cluster.lease = (FakeLease(cluster, 15), clock.now + 15)
+    looks: list[Callable[[], None]] = []
+
+    def spawn(name: str, target: Callable[[], None]) -> None:
+        if name == "wxjsapi-look":
+            looks.append(target)
+            return
+        target()
+        # The thread meets the end of the renewal while the look is still under way.
+        thread.wake.clear()
+        assert runtime.tick() == 60
+
+    runtime = _kept(cluster.worker(spawn=spawn))
+    thread: Any = runtime._thread
+    runtime.tick()
+    looks.pop()()
+    assert thread.wake.is_set()
+    assert runtime.tick() <= 0.35
+
+
+def test_who_asks_for_the_status_does_not_keep_the_thread_from_trying(clock: FakeClock) -> None:
+    """A probe that comes every second would put the next attempt off for ever."""
+    cluster = Cluster(clock)
+    cluster.upstream.always["access_token"] = DOWN
+    worker = cluster.worker(sync_interval=5)
+    runtime = _kept(worker)
+    runtime.tick()
+    calls = sum(cluster.calls)
+    for _ in range(10):
+        clock.advance(1)
+        worker.provider.status(look=False)
+        runtime.tick()
+    assert sum(cluster.calls) > calls
+
+
+def test_a_look_that_met_the_thread_leaves_it_its_turn(clock: FakeClock) -> None:
+    """The thread wants to renew and finds a status() under way: it comes again at once."""
+    cluster = Cluster(clock)
+    pending: list[Callable[[], None]] = []
+    is_late = [True]
+
+    def spawn(name: str, target: Callable[[], None]) -> None:
+        (pending.append if is_late[0] and name != "wxjsapi-look" else lambda run: run())(target)
+
+    worker = cluster.worker(spawn=spawn)
+    runtime = _kept(worker)
+    runtime.renew(worker.holding, worker.holding.snapshot(), LOOK)
+    runtime.tick()
+    is_late[0] = False
+    (look,) = pending
+    look()
+    assert runtime.tick() <= 0.35
+    clock.advance(0.4)
+    runtime.tick()
+    assert cluster.calls == (1, 1)
+
+
+def test_what_nobody_has_read_for_a_day_is_dropped(clock: FakeClock) -> None:
+    """The account's own ticket is kept warm all the same."""
+    cluster = Cluster(clock)
+    worker = cluster.worker()
+    worker.provider.get("wx_card_ticket")
+    runtime = _kept(worker)
+    runtime.tick()
+    assert len(runtime.kept_of(worker.holding)) == 2
+    clock.advance(86401)
+    runtime.tick()
+    assert [held.kind for held in runtime.kept_of(worker.holding)] == ["jsapi_ticket"]
+
+
+def test_many_accounts_are_looked_at_in_turns(clock: FakeClock) -> None:
+    """100 keys a second, however many there are."""
+    cluster = Cluster(clock)
+    worker = cluster.worker()
+    runtime = _kept(worker)
+    for number in range(250):
+        runtime.keep(worker.holding, worker.holding.snapshot(f"kind-{number}"))
+        worker.holding.snapshot(f"kind-{number}").read_at = clock.now
+    looked: list[int] = []
+    runtime.attend = lambda entries: looked.append(len(entries))  # type: ignore[assignment, return-value, func-returns-value]
+    pauses = []
+    for _ in range(3):
+        pauses.append(runtime.tick())
+        clock.advance(1)
+    assert looked == [100, 100, 51]
+    assert min(pauses[:2]) >= 1
+
+
+def test_hosts_without_a_common_lease_spread_their_renewals(clock: FakeClock) -> None:
+    """Each at another time within the lead, and never beyond it."""
+    cluster = Cluster(clock)
+    worker = cluster.worker()
+    worker.ticket()
+    snapshot = worker.holding.snapshot()
+    runtime = worker.engine.runtime()
+    refresh_at = snapshot.refresh_at(200)
+    assert runtime.due_at(worker.holding, snapshot) == refresh_at
+    assert snapshot.credential is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(cluster.cache), "has_common_lease", False)
+        due = set()
+        for number in range(20):
+            patch.setattr("socket.gethostname", lambda number=number: f"host-{number}")
+            due.add(runtime.due_at(worker.holding, snapshot))
+    assert len(due) == 20
+    assert min(due) >= refresh_at
+    assert max(due) < snapshot.credential.usable_until
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def test_another_process_has_a_runtime_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed PID means new locks, a new thread, other random numbers and new connections."""
+    app = App()
+    engine = Engine(app)
+    ours = engine.runtime()
+    assert engine.runtime() is ours
+    with monkeypatch.context() as fork:
+        fork.setattr(os, "getpid", lambda: ours.pid + 1)
+        theirs = engine.runtime()
+        assert theirs is not ours
+        assert theirs.pid == ours.pid + 1
+    assert theirs._lock is not ours._lock
+    assert theirs.stores is not ours.stores
+    assert theirs.random is not ours.random
+    assert isinstance(theirs.random, random.Random)
+    assert engine.runtime() is ours
+
+
+def _read_in_child(app: Flask, wxjsapi: WxJsApi, pipe: Any) -> None:
+    with app.app_context():
+        before = len(_running(app))
+        ticket = wxjsapi.ticket
+        app.test_client().get("/")
+        pipe.send((os.getpid(), before, ticket, len(_running(app))))
+
+
+def _running(app: Flask) -> list[threading.Thread]:
+    return [thread for thread in threads_of(app) if thread.is_alive()]
+
+
+@pytest.mark.processes
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_forked_child_goes_on_with_the_ticket_and_a_thread_of_its_own(
+    make_app: MakeApp, sandbox: Sandbox
+) -> None:
+    """After a fork there is no lock to hang on, no call to make and a new thread."""
+    app, wxjsapi = make_app(WXJSAPI_BACKGROUND_REFRESH=True)
+    with app.app_context():
+        ticket = wxjsapi.ticket
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_read_in_child, args=(app, wxjsapi, theirs))
+    child.start()
+    assert ours.poll(30)
+    pid, threads_before, childs_ticket, threads_after = ours.recv()
+    child.join(30)
+    wxjsapi.close(app)
+    assert pid != os.getpid()
+    assert (threads_before, childs_ticket, threads_after) == (0, ticket, 1)
+    assert child.exitcode == 0
+    assert dict(sandbox.calls) == {"stable_token": 1, "getticket": 1}
+
+
+_QUICK_EXIT = """
+import sys
+from flask import Flask
+from flask_wxjsapi import WxJsApi
+app = Flask("quick")
+app.config.update(WXJSAPI_APP_ID="wx1", WXJSAPI_APP_SECRET="s", WXJSAPI_API_BASE_URL=sys.argv[1])
+wxjsapi = WxJsApi(app)
+wxjsapi.start(app)
+input()
+"""
+
+
+@pytest.mark.processes
+def test_the_exit_does_not_wait_for_wechat() -> None:
+    """A process that ends in mid-refresh is gone while WeChat still hangs."""
+    with Sandbox("wx1", "s").serve() as sandbox:
+        sandbox.fail("hang", times=None)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _QUICK_EXIT, sandbox.url], stdin=subprocess.PIPE
+        )
+        wait_until(lambda: sandbox.calls["stable_token"] == 1, what="it waits for WeChat")
+        process.communicate(b"\n", timeout=8)  # WeChat hangs until the end of this block
+        assert process.returncode == 0
