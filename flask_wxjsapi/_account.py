@@ -222,7 +222,7 @@ class Account:
         """Aside: a slow log handler does not hold the page up."""
         whose = self.credentials.holding.whose
         text, facts = "Pages%s render without wx.config: %s", {"account": self.settings.name}
-        self.credentials.runtime.aside(
+        self.credentials.runtime.tell_aside(
             lambda: tell(logging.WARNING, text, whose, cause, event="pages_without", **facts)
         )
 

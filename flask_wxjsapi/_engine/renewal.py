@@ -114,6 +114,7 @@ class Means:
         already.
     :param freed: called when a renewal has given back all it held.
     :param aside: does something that may hang, and that nobody waits for.
+    :param tell_aside: the same for a line in the log.
     """
 
     clock: Clock
@@ -122,6 +123,7 @@ class Means:
     ended: Callable[[Renewal], bool]
     freed: Callable[[Renewal], None]
     aside: Callable[[Callable[[], None]], None]
+    tell_aside: Callable[[Callable[[], None]], None]
 
 
 class Renewal:
@@ -197,15 +199,12 @@ class Renewal:
         self._share(error)
         self.done.set()
         self._means.freed(self)
-        session = self._session
-
-        def free_lease_and_tell() -> None:
-            if session is not None:
-                session.release_lease()
-            if last is None or last.cause != str(error):
-                self._tell(logging.ERROR, "%s", error, event="renewal_hangs")
-
-        self._means.aside(free_lease_and_tell)
+        if self._session is not None:
+            self._means.aside(self._session.release_lease)
+        if last is None or last.cause != str(error):
+            self._means.tell_aside(
+                lambda: self._tell(logging.ERROR, "%s", error, event="renewal_hangs")
+            )
 
     def _end(self, error: WxJsApiError | None) -> None:
         """Share the outcome, then give the lease back: no reader waits for the store."""

@@ -60,6 +60,7 @@ class Runtime:
             self._ended,
             self._freed,
             lambda action: self.threads.do_aside("wxjsapi-aside", action),
+            self.threads.tell_aside,
         )
         self._owner = owner
         self._lock = threading.Lock()  # for a few assignments, never across a call of others'
@@ -140,7 +141,8 @@ class Runtime:
         now = self.clock.monotonic()
         if now - self._told_at >= _QUIET:
             self._told_at = now
-            tell(logging.ERROR, "%s", problem, event="no_thread")
+            text = str(problem)
+            self.tell_aside(lambda: tell(logging.ERROR, "%s", text, event="no_thread"))
 
     # -- the schedule --------------------------------------------------------------------------
 
@@ -281,12 +283,12 @@ class Runtime:
             return False
         if has_died:
             text = "The background thread died; a new one takes its place."
-            self._means.aside(lambda: tell(logging.WARNING, text, event="thread_died"))
+            self.tell_aside(lambda: tell(logging.WARNING, text, event="thread_died"))
         return True
 
-    def aside(self, action: Callable[[], None]) -> None:
-        """Do something that may hang, and that nobody waits for."""
-        self._means.aside(action)
+    def tell_aside(self, action: Callable[[], None]) -> None:
+        """Tell the log something, in a thread that nobody waits for."""
+        self.threads.tell_aside(action)
 
     def _wake(self) -> None:
         thread = self._thread

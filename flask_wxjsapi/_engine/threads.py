@@ -75,6 +75,7 @@ class Threads:
         self._lock = threading.Lock()  # for a few assignments, never across a call
         self._jobs: set[Job] = set()
         self._lost: set[Job] = set()
+        self._telling = 0
 
     @property
     def lost(self) -> int:
@@ -139,3 +140,24 @@ class Threads:
             self._spawn(name, action)
         except RuntimeError:
             pass  # at the end of a process, or without threads, it stays undone
+
+    def tell_aside(self, action: Callable[[], None]) -> None:
+        """Tell the log something, for whoever must not wait for its handlers. Where as many lines
+        hang there as may, it stays untold; where the system has no thread, it is told right here.
+        """
+        with self._lock:
+            if self._telling >= MOST_LOST:
+                return
+            self._telling += 1
+
+        def run() -> None:
+            try:
+                action()
+            finally:
+                with self._lock:
+                    self._telling -= 1
+
+        try:
+            self._spawn("wxjsapi-aside", run)
+        except RuntimeError:
+            run()

@@ -1280,7 +1280,7 @@ def test_three_threads_are_lost_and_no_more(
         runtime.threads.reap()
         cluster.clock.advance(500)
     assert len(started) == runtime.threads.lost == 3
-    assert "3 threads of this process hang" in caplog.text
+    wait_until(lambda: "3 threads of this process hang" in caplog.text, what="it is told aside")
 
 
 def test_what_a_replaced_renewal_brings_at_last_replaces_nothing_newer(
