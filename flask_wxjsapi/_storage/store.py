@@ -68,6 +68,11 @@ class Part(Generic[S]):
             self._server.append(self._make())
         return self._server[0]
 
+    @property
+    def made(self) -> S | None:
+        """The server, if it has been made already. Runs no code of others."""
+        return self._server[0] if self._server else None
+
     def use(self, use: str, action: Callable[[S], T]) -> T:
         """Do something with the server; the log has it when that begins to fail, once.
 
@@ -178,11 +183,14 @@ class Store:
     @property
     def is_leased_by_host(self) -> bool:
         """Whether each host has a lease of its own, though all share the tickets."""
-        cache = self.cache.server
+        # Asked by the schedule, in whatever thread: of what is there, and nothing is made for it.
+        cache, tickets = self.cache.made, self.tickets and self.tickets.made
+        if cache is None or cache.has_common_lease:
+            return False
         if self.tickets is None:
-            return not cache.is_private and not cache.has_common_lease
-        has_lock = type(self.tickets.server).lock is not TicketServer.lock
-        return not has_lock and not cache.has_common_lease
+            return not cache.is_private
+        own = getattr(type(tickets), "lock", TicketServer.lock)
+        return tickets is not None and own is TicketServer.lock
 
     def find_many(self, wanted: Iterable[tuple[str, str]], now: float) -> dict[str, Credential]:
         """What is stored under many keys.
