@@ -358,3 +358,31 @@ def test_a_ticket_server_that_never_returns_costs_three_threads(start: MakeApp, 
     assert threads.lost == 3
     assert outcomes(app, lambda: wxjsapi.ticket) == Counter({ticket: 20})
     assert gate.is_closed
+
+
+class LateServer(Server):
+    """Its database is not up yet when it is made."""
+
+    refusals = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        if LateServer.refusals > 0:
+            LateServer.refusals -= 1
+            raise ConnectionError("the database is not up yet")
+
+
+def test_a_ticket_server_that_cannot_be_made_at_first(start: MakeApp, sandbox: Sandbox) -> None:
+    """The thread goes on: once the server can be made the ticket is kept warm in it."""
+    sandbox.add_account("wx1", "secret", ticket="new", ticket_lifetime=2)
+    LateServer.refusals = 20
+    app, wxjsapi = start(
+        WXJSAPI_APP_ID="wx1",
+        WXJSAPI_APP_SECRET="secret",
+        WXJSAPI_REFRESH_AHEAD=1,
+        WXJSAPI_TICKET_SERVER=LateServer,
+    )
+    (ticket,) = outcomes(app, lambda: wxjsapi.ticket)
+    assert ticket != "TicketUnavailable"
+    wait_until(lambda: sandbox.calls["getticket"] >= 3, LONG, "it is renewed without a reader")
+    assert LateServer.refusals == 0
