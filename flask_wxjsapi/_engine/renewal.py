@@ -195,7 +195,8 @@ class Renewal:
         last = self.snapshot.back_off
         if not self._means.ended(self):
             return
-        self.snapshot.back_off = BackOff.after(error, last, self._now(), self._means.random)
+        # Twice the pause: whoever waits for the lease looks once a second, and comes first.
+        self.snapshot.back_off = BackOff.after(error, last, self._now(), self._means.random, 2)
         self._share(error)
         self.done.set()
         self._means.freed(self)
@@ -263,6 +264,7 @@ class Renewal:
                 self.lost_lease = True
                 return
             if self._clock.monotonic() >= self.deadline:
+                self.lost_lease = True
                 raise TicketUnavailable(1, "Another process is renewing the ticket, or died at it.")
             self._clock.sleep(pause * self._means.random.uniform(0.75, 1))
             pause = min(pause * 1.5, _WAIT_MOST)
@@ -283,6 +285,8 @@ class Renewal:
         """
         chain = self.holding.chain(self.snapshot)
         lost = [needed for needed in chain if not self._look(needed, session)]
+        if self._state() is not State.INVALID:
+            self.ready.set()  # what is STALE in the store is handed out as well, and at once
         if lost and self.purpose.asks:
             if not session.has_lease:
                 return False

@@ -228,14 +228,15 @@ class Runtime:
 
     def _plan(self, entry: Entry, *, lost_lease: bool = False) -> None:
         """Put the next time for something into the schedule."""
-        at = self._next_at(*entry, lost_lease=lost_lease)
+        entry[1].lost_leases = entry[1].lost_leases + 1 if lost_lease else 0
+        at = self._next_at(*entry)
         entry[1].next_at = at
         with self._lock:
             if entry in self._kept:
                 self._schedule.put(entry, at)
         self._wake()
 
-    def _next_at(self, holding: Holding, snapshot: Snapshot, *, lost_lease: bool) -> float:
+    def _next_at(self, holding: Holding, snapshot: Snapshot) -> float:
         now = self.clock.time()
         interval = max(holding.times.interval, len(self._kept) / _KEYS_A_SECOND)
         look_at = now + interval * self.random.uniform(0.8, 1.0)
@@ -243,8 +244,9 @@ class Runtime:
             look_at = now + min(400.0, interval * 2 ** min(self._failed_looks, 10))
         if holding.state(snapshot, now) is State.FRESH:
             return min(look_at, self.due_at(holding, snapshot) + self.random.uniform(0, 0.2))
-        if lost_lease:
-            return now + self.random.uniform(0.15, 0.35)
+        if snapshot.lost_leases:
+            longest = min(1.0, 0.25 * 1.5 ** min(snapshot.lost_leases, 10))
+            return now + longest * self.random.uniform(0.5, 1)
         back_off = holding.back_off(snapshot, now)
         return look_at if back_off is None else min(look_at, max(now + 0.1, back_off.retry_at))
 

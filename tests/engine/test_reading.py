@@ -1236,7 +1236,7 @@ def _give_up_on(worker: Worker, cluster: Cluster) -> None:
     with pytest.raises(TicketUnavailable) as caught:
         worker.ticket()
     assert "hangs" in str(caught.value.__cause__)
-    cluster.clock.advance(1.1)
+    cluster.clock.advance(2.1)
     worker.sync()
 
 
