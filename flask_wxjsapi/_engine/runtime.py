@@ -351,6 +351,7 @@ class Look:
         found: dict[str, Credential] | None = None
         try:
             found = store.find_many(wanted, runtime.clock.time())
+            store.prepare()  # here, where it may hang; the schedule asks it for the lease it has
         except Exception:  # noqa: S110 - the log has it
             pass
         for (key, _), (holding, snapshot) in zip(wanted, entries, strict=True):

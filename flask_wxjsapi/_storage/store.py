@@ -185,12 +185,20 @@ class Store:
         """Whether each host has a lease of its own, though all share the tickets."""
         # Asked by the schedule, in whatever thread: of what is there, and nothing is made for it.
         cache, tickets = self.cache.made, self.tickets and self.tickets.made
-        if cache is None or cache.has_common_lease:
+        if cache is None:
             return False
         if self.tickets is None:
-            return not cache.is_private
+            return not cache.is_private and not cache.has_common_lease
         own = getattr(type(tickets), "lock", TicketServer.lock)
-        return tickets is not None and own is TicketServer.lock
+        is_of_host = cache.is_on_disk or not cache.has_common_lease
+        return tickets is not None and own is TicketServer.lock and is_of_host
+
+    def prepare(self) -> None:
+        """Make the cache, if nothing was needed of it so far.
+
+        :raises Exception: it cannot be made.
+        """
+        self.cache.use("opened", lambda cache: cache)
 
     def find_many(self, wanted: Iterable[tuple[str, str]], now: float) -> dict[str, Credential]:
         """What is stored under many keys.
