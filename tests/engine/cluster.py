@@ -18,6 +18,7 @@ from cachelib import SimpleCache
 
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
 from flask_wxjsapi._engine.reading import Credentials
+from flask_wxjsapi._engine.renewal import Clock
 from flask_wxjsapi._engine.runtime import Engine
 from flask_wxjsapi._engine.snapshot import Holding, Times
 from flask_wxjsapi._storage.cache import CacheServer
@@ -105,9 +106,11 @@ class FakeWeChat:
 
 
 class WorkersClock:
-    """The cluster's clock, as one worker has it: what its sleep does can be changed."""
+    """The cluster's clock, or that of a host, as one worker has it: what its sleep does can be
+    changed.
+    """
 
-    def __init__(self, worker: Worker, clock: FakeClock) -> None:
+    def __init__(self, worker: Worker, clock: Clock) -> None:
         self._worker, self.time, self.monotonic = worker, clock.time, clock.monotonic
 
     def sleep(self, seconds: float, /) -> None:
@@ -130,6 +133,7 @@ class Worker:
         spawn: Callable[[str, Callable[[], None]], None] = lambda name, target: target(),
         upstream: Any = None,
         context: Callable[[], Any] = contextlib.nullcontext,
+        clock: Clock | None = None,
         refresh_ahead: float = 200,
         refresh_timeout: float = 10,
         sync_interval: float = 5,
@@ -140,7 +144,7 @@ class Worker:
         self.app = App()
         self.engine = Engine(
             self.app,
-            clock=WorkersClock(self, cluster.clock),
+            clock=WorkersClock(self, clock or cluster.clock),
             spawn=spawn,
             call_later=lambda seconds, target: lambda: None,
             rng=cluster.random,
