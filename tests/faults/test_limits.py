@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import threading
 from collections import deque
@@ -14,7 +13,6 @@ import pytest
 from flask import Flask, g
 
 from flask_wxjsapi import Credential, TicketServer, TicketUnavailable, WxJsApi
-from flask_wxjsapi._credential import JSAPI_TICKET
 from flask_wxjsapi._engine.runtime import Engine, Runtime
 from flask_wxjsapi._storage import lease as lease_module
 from flask_wxjsapi.sandbox import Sandbox
@@ -181,7 +179,7 @@ def test_a_teardown_that_fails_outside_requests(
     make_app: MakeApp,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """``g.db.close()`` where no ``g.db`` is: no line for a cache, one for a server of the user's."""
+    """``g.db.close()`` where no ``g.db`` is: no line for a cache, one for a user's own server."""
     app, wxjsapi = make_app(WXJSAPI_TICKET_SERVER=server)
     account = app.extensions["wxjsapi.accounts"]["default"]
 
