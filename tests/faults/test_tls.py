@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from flask_wxjsapi.sandbox import Sandbox
 
 from .. import wire
 from ..conftest import require
+from ..processes import ROOT
 from .servers import Fleet
 
 pytestmark = pytest.mark.processes
 
-#: As docs/recipes.rst has it.
+#: What docs/recipes.rst puts at the top of gunicorn's config file.
 PATCHES = "from gevent import monkey\n\nmonkey.patch_all()\n"
 
 
@@ -50,6 +52,7 @@ def wechat(answering: Callable[..., wire.Recorder], certificate: Path) -> wire.R
 def test_gevent_with_preload_over_tls(wechat: wire.Recorder, certificate: Path) -> None:
     """Patched at the top of gunicorn's config file, before ssl is imported, it serves."""
     pytest.importorskip("gevent")
+    assert textwrap.indent(PATCHES, "    ") in (ROOT / "docs/recipes.rst").read_text()
     directory = certificate.parent
     config_file = directory / "gunicorn.conf.py"
     # For loopback nothing of the environment counts, REQUESTS_CA_BUNDLE included.
