@@ -26,6 +26,8 @@ from .threads import NoThread, Threads, call_later, spawn
 _MOST_AT_ONCE, _MOST_DOUBTFUL = 8, 4
 #: Keys a second that the thread looks at, however many accounts there are.
 _KEYS_A_SECOND = 100
+#: The part of an interval by which a look may come early, together with others.
+_EARLY = 0.2
 _DAY = 86400.0
 _QUIET = 300.0  # seconds between two lines in the log about threads that cannot start
 _PAUSE = 5.0  # seconds after an exception that nobody foresaw
@@ -134,6 +136,7 @@ class Runtime:
         entry = (renewal.holding, renewal.snapshot)
         if entry in self._kept:
             self._plan(entry, lost_lease=renewal.lost_lease)
+            self._wake()
         self._start_waiting()
 
     def _tell_of_threads(self, problem: object) -> None:
@@ -178,14 +181,24 @@ class Runtime:
         """
         self.threads.reap()
         now = self.clock.time()
-        with self._lock:
-            due = [] if self._look else self._schedule.pop_due(now, _KEYS_A_SECOND)
+        due = self._pop_due(now)
         wanted = [entry for entry in due if self._is_wanted(entry, now)]
         if wanted:
             self.attend(wanted)
         next_at = self.next_at
         pause = _LONGEST_SLEEP if next_at is None or self._look else next_at - self.clock.time()
         return min(max(pause, len(due) / _KEYS_A_SECOND, 0.01), _LONGEST_SLEEP)
+
+    def _pop_due(self, now: float) -> list[Entry]:
+        """What is due, and what soon would be: one question to the store for all of them."""
+        with self._lock:
+            if self._look is not None:
+                return []
+            due = self._schedule.pop_due(now, _KEYS_A_SECOND)
+            if not due:
+                return []
+            soon = now + _EARLY * min(map(self._interval, due))
+            return due + self._schedule.pop_due(soon, _KEYS_A_SECOND - len(due))
 
     @property
     def next_at(self) -> float | None:
@@ -225,6 +238,7 @@ class Runtime:
         for entry in look.entries:
             if entry in self._kept and entry not in look.renewed:
                 self._plan(entry)
+        self._wake()
 
     def _plan(self, entry: Entry, *, lost_lease: bool = False) -> None:
         """Put the next time for something into the schedule."""
@@ -234,12 +248,15 @@ class Runtime:
         with self._lock:
             if entry in self._kept:
                 self._schedule.put(entry, at)
-        self._wake()
+
+    def _interval(self, entry: Entry) -> float:
+        """Seconds between two looks, as long as nothing is due."""
+        return max(entry[0].times.interval, len(self._kept) / (_KEYS_A_SECOND * (1 - _EARLY)))
 
     def _next_at(self, holding: Holding, snapshot: Snapshot) -> float:
         now = self.clock.time()
-        interval = max(holding.times.interval, len(self._kept) / _KEYS_A_SECOND)
-        look_at = now + interval * self.random.uniform(0.8, 1.0)
+        interval = self._interval((holding, snapshot))
+        look_at = now + interval * self.random.uniform(1 - _EARLY, 1)
         if self._failed_looks:  # each that hangs costs a thread
             look_at = now + min(400.0, interval * 2 ** min(self._failed_looks, 10))
         if holding.state(snapshot, now) is State.FRESH:

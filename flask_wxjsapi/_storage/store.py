@@ -270,6 +270,8 @@ class Stores:
         self._caches: dict[Hashable, Part[CacheServer]] = {}
         self._tickets: dict[Hashable, Part[TicketServer]] = {}
         self._stores: dict[Plan, Store] = {}
+        # One for all accounts with the same parts, which are then looked up in one question.
+        self._shared: dict[tuple[object, object], Store] = {}
 
     def of(self, plan: Plan) -> Store:
         """The store of an account; of two threads that come at once both get the same one."""
@@ -279,10 +281,11 @@ class Stores:
     def _opened(self, plan: Plan) -> Store:
         made = Part(plan.cache_name, plan.open_cache)
         cache = self._caches.setdefault(plan.cache_key(), made)
-        if plan.open_tickets is None:
-            return Store(cache)
-        tickets = Part(plan.tickets_name, plan.open_tickets, plan.context)
-        return Store(cache, self._tickets.setdefault(plan.tickets_key, tickets))
+        tickets: Part[TicketServer] | None = None
+        if plan.open_tickets is not None:
+            own = Part(plan.tickets_name, plan.open_tickets, plan.context)
+            tickets = self._tickets.setdefault(plan.tickets_key, own)
+        return self._shared.setdefault((cache, tickets), Store(cache, tickets))
 
 
 class StoreSession:

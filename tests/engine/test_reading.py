@@ -1200,6 +1200,13 @@ def test_a_reader_who_joined_an_attempt_without_the_lease_starts_a_waiting_one(
         return give(key, life)
 
     cluster.cache.lease = give_later  # type: ignore[method-assign]
+    freed = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        freed.wait(30)  # or all the time there is would be over before this thread goes on
+        cluster.clock.advance(seconds)
+
+    worker.sleep = sleep
     weak, joined = _joined(worker, KEEP)
     assert asked.wait(30)
     outcomes: list[str] = []
@@ -1208,6 +1215,7 @@ def test_a_reader_who_joined_an_attempt_without_the_lease_starts_a_waiting_one(
     release.set()
     assert weak.done.wait(30)
     cluster.lease = (None, 0.0)  # the other process is done
+    freed.set()
     reader.join(30)
     assert outcomes == ["jsapi_ticket-1"]
     assert weak.lost_lease
