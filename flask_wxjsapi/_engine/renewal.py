@@ -148,6 +148,7 @@ class Renewal:
         self._means = means
         self._clock = means.clock
         self._session: StoreSession | None = None
+        self._handed_out: Credential | None = None  # from the store, while this goes on
         self._asked: Snapshot | None = None  # that the upstream is being asked for
         self._was_rejected = False
         self._verdict: str | None = None  # on a page's signature
@@ -285,8 +286,7 @@ class Renewal:
         """
         chain = self.holding.chain(self.snapshot)
         lost = [needed for needed in chain if not self._look(needed, session)]
-        if self._state() is not State.INVALID:
-            self.ready.set()  # what is STALE in the store is handed out as well, and at once
+        self._let_go_on()
         if lost and self.purpose.asks:
             if not session.has_lease:
                 return False
@@ -304,6 +304,16 @@ class Renewal:
         if back_off is not None:
             raise back_off.error
         return False
+
+    def _let_go_on(self) -> None:
+        """Let those who wait go on with what the store had, STALE as it may be. It can end while
+        this attempt goes on: whoever comes then waits for the attempt.
+        """
+        held = self.snapshot.credential
+        if held is not self._handed_out and self._state() is not State.INVALID:
+            self._handed_out = held
+            ready, self.ready = self.ready, threading.Event()
+            ready.set()
 
     def _look(self, snapshot: Snapshot, session: StoreSession) -> bool:
         """Adopt what the store has, if it is newer; False when it lost what we hold."""

@@ -1222,6 +1222,28 @@ def test_a_reader_who_joined_an_attempt_without_the_lease_starts_a_waiting_one(
     assert cluster.calls == (1, 1)
 
 
+def test_a_stale_ticket_that_ends_while_its_renewal_goes_on(
+    cluster: Cluster, release: threading.Event
+) -> None:
+    """A cold process hands it out at once; who comes after its end waits for the renewal."""
+    cluster.worker().ticket()
+    cluster.clock.advance(7185)
+    worker = _real(cluster)
+    hangs = _hang_at(cluster, ACCESS_TOKEN, release)
+    assert worker.ticket() == "jsapi_ticket-1"
+    assert hangs.wait(30)
+    cluster.clock.advance(5.5)
+    renewal, joined = _joined(worker, NEED)
+    assert not renewal.ready.is_set()
+    outcomes: list[str] = []
+    (reader,) = _threads(1, lambda: outcomes.append(worker.ticket()))
+    assert joined.wait(30)
+    release.set()
+    reader.join(30)
+    assert outcomes == ["jsapi_ticket-2"]
+    assert cluster.calls == (2, 2)
+
+
 def _hang_at(cluster: Cluster, kind: str, release: threading.Event) -> threading.Event:
     """Make the next call for a kind hang; the event says when it does."""
     hangs = threading.Event()
