@@ -23,7 +23,6 @@ from ._settings import Settings, key_prefix
 from ._signature import sign_page
 from ._storage.server import TicketServer
 from ._storage.store import Keys, Plan
-from ._telling import tell
 from ._upstream import Upstream
 from ._upstream.central import CentralServer
 from ._upstream.token_provider import TokenProvider
@@ -233,10 +232,14 @@ class Account:
 
     def _tell_of_pages(self, cause: str) -> None:
         """Aside: a slow log handler does not hold the page up."""
-        whose = self.credentials.holding.whose
-        text, facts = "Pages%s render without wx.config: %s", {"account": self.settings.name}
-        self.credentials.runtime.aside(
-            lambda: tell(logging.WARNING, text, whose, cause, event="pages_without", **facts)
+        self.credentials.runtime.tell_aside(
+            logging.WARNING,
+            "Pages%s render without wx.config: %s",
+            self.credentials.holding.whose,
+            cause,
+            event="pages_without",
+            account=self.settings.name,
+            app_id=self.settings.app_id,
         )
 
     @property

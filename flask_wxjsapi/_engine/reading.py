@@ -140,7 +140,7 @@ class Credentials:
             self._wait(renewal, self._clock.monotonic() + timeout, is_reader=True)
         # A script that ends after its first read would take the unsaved ticket with it, and
         # leave the lease to its life. A store that answers is done in a moment.
-        if renewal.ready.is_set():
+        if renewal.ready.is_set() and snapshot.is_own:
             renewal.done.wait(min(_SAVING, timeout))
         if self.holding.state(snapshot, self._time()) is not State.INVALID:
             return

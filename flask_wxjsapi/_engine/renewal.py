@@ -152,6 +152,7 @@ class Renewal:
         self._means = means
         self._clock = means.clock
         self._session: StoreSession | None = None
+        self._handed_out: Credential | None = None  # from the store, while this goes on
         self._asked: Snapshot | None = None  # that the upstream is being asked for
         self._was_rejected = False
         self._verdict: str | None = None  # on a page's signature
@@ -201,22 +202,18 @@ class Renewal:
         last = self.snapshot.back_off
         if not self._means.ended(self):
             return
-        self.snapshot.back_off = BackOff.after(error, last, self._now(), self._means.random)
+        # Twice the pause: whoever waits for the lease looks once a second, and comes first.
+        self.snapshot.back_off = BackOff.after(error, last, self._now(), self._means.random, 2)
         self._share(error)
         self.done.set()
         session = self._session
-        # Redis's lease ends by itself at this moment.
         if session is not None and session.has_lease_of_host:
             session.release_lease()
         self._means.freed(self)
-
-        def free_lease_and_tell() -> None:
-            if session is not None:
-                session.release_lease()
-            if last is None or last.cause != str(error):
-                self._tell(logging.ERROR, "%s", error, event="renewal_hangs")
-
-        self._means.aside(free_lease_and_tell)
+        if session is not None:
+            self._means.aside(session.release_lease)
+        if last is None or last.cause != str(error):
+            self._means.aside(lambda: self._tell(logging.ERROR, "%s", error, event="renewal_hangs"))
 
     def _end(self, error: WxJsApiError | None) -> None:
         """Share the outcome, then give the lease back: no reader waits for the store."""
@@ -278,6 +275,7 @@ class Renewal:
                 self.lost_lease = True
                 return
             if self._clock.monotonic() >= self.deadline:
+                self.lost_lease = True
                 raise TicketUnavailable(1, "Another process is renewing the ticket, or died at it.")
             self._clock.sleep(pause * self._means.random.uniform(0.75, 1))
             pause = min(pause * 1.5, _WAIT_MOST)
@@ -298,6 +296,7 @@ class Renewal:
         """
         chain = self.holding.chain(self.snapshot)
         lost = [needed for needed in chain if not self._look(needed, session)]
+        self._let_go_on()
         if lost and self.purpose.asks:
             if not session.has_lease:
                 return False
@@ -315,6 +314,16 @@ class Renewal:
         if back_off is not None:
             raise back_off.error
         return False
+
+    def _let_go_on(self) -> None:
+        """Let those who wait go on with what the store had, STALE as it may be. It can end while
+        this attempt goes on: whoever comes then waits for the attempt.
+        """
+        held = self.snapshot.credential
+        if held is not self._handed_out and self._state() is not State.INVALID:
+            self._handed_out = held
+            ready, self.ready = self.ready, threading.Event()
+            ready.set()
 
     def _look(self, snapshot: Snapshot, session: StoreSession) -> bool:
         """Adopt what the store has, if it is newer; False when it lost what we hold."""

@@ -26,11 +26,12 @@ from .threads import NoThread, Threads, call_later, spawn
 _MOST_AT_ONCE, _MOST_DOUBTFUL = 8, 4
 #: Keys a second that the thread looks at, however many accounts there are.
 _KEYS_A_SECOND = 100
+#: The part of an interval by which a look may come early, together with others.
+_EARLY = 0.2
 _DAY = 86400.0
 _QUIET = 300.0  # seconds between two lines in the log about threads that cannot start
 _PAUSE = 5.0  # seconds after an exception that nobody foresaw
 _LONGEST_SLEEP = 60.0
-_LONGEST_ASIDE = 15.0  # seconds after which the thread of a slow log handler counts as lost
 
 Entry = tuple[Holding, Snapshot]
 
@@ -60,7 +61,7 @@ class Runtime:
             self.stores,
             self._ended,
             self._freed,
-            lambda action: self.threads.do_aside(action, _LONGEST_ASIDE),
+            self.threads.aside,
         )
         self._owner = owner
         self._lock = threading.Lock()  # for a few assignments, never across a call of others'
@@ -154,7 +155,7 @@ class Runtime:
         now = self.clock.monotonic()
         if now - self._told_at >= _QUIET:
             self._told_at = now
-            tell(logging.ERROR, "%s", problem, event="no_thread")
+            self.tell_aside(logging.ERROR, "%s", str(problem), event="no_thread")
 
     # -- the schedule --------------------------------------------------------------------------
 
@@ -194,9 +195,7 @@ class Runtime:
         """
         self.threads.reap()
         now, monotonic = self.clock.time(), self.clock.monotonic()
-        with self._lock:
-            is_time = self._look is None and monotonic >= self._not_before
-            due = self._schedule.pop_due(now, _KEYS_A_SECOND) if is_time else []
+        due = self._pop_due(now, monotonic)
         wanted = [entry for entry in due if self._is_wanted(entry, now)]
         if wanted:
             self._not_before = monotonic + len(wanted) / _KEYS_A_SECOND
@@ -208,6 +207,17 @@ class Runtime:
             pause = max(pause, self._not_before - self.clock.monotonic(), 0.01)
             self._sleeps_until = self.clock.time() + pause
         return min(pause, _LONGEST_SLEEP)
+
+    def _pop_due(self, now: float, monotonic: float) -> list[Entry]:
+        """What is due, and what soon would be: one question to the store for all of them."""
+        with self._lock:
+            if self._look is not None or monotonic < self._not_before:
+                return []
+            due = self._schedule.pop_due(now, _KEYS_A_SECOND)
+            if not due:
+                return []
+            soon = now + _EARLY * min(map(self._interval, due))
+            return due + self._schedule.pop_due(soon, _KEYS_A_SECOND - len(due))
 
     @property
     def next_at(self) -> float | None:
@@ -253,11 +263,12 @@ class Runtime:
         """Tell the log of the first look in a row that hangs."""
         if self._failed_looks == 1:
             text = "A look at the store hangs: in a ticket server or the network."
-            self.aside(lambda: tell(logging.ERROR, text, event="renewal_hangs"))
+            self.tell_aside(logging.ERROR, text, event="renewal_hangs")
 
     def _plan(self, entry: Entry, *, lost_lease: bool = False) -> None:
         """Put the next time for something into the schedule."""
-        at = self._next_at(*entry, lost_lease=lost_lease)
+        entry[1].lost_leases = entry[1].lost_leases + 1 if lost_lease else 0
+        at = self._next_at(*entry)
         entry[1].next_at = at
         with self._lock:
             if entry in self._kept:
@@ -266,14 +277,19 @@ class Runtime:
         if is_sooner:
             self._wake()
 
-    def _next_at(self, holding: Holding, snapshot: Snapshot, *, lost_lease: bool) -> float:
+    def _interval(self, entry: Entry) -> float:
+        """Seconds between two looks, as long as nothing is due."""
+        return max(entry[0].times.interval, len(self._kept) / (_KEYS_A_SECOND * (1 - _EARLY)))
+
+    def _next_at(self, holding: Holding, snapshot: Snapshot) -> float:
         now = self.clock.time()
-        interval = max(holding.times.interval, len(self._kept) / _KEYS_A_SECOND)
-        look_at = now + interval * self.random.uniform(0.8, 1.0)
+        interval = self._interval((holding, snapshot))
+        look_at = now + interval * self.random.uniform(1 - _EARLY, 1)
         if self._failed_looks:  # each that hangs costs a thread
             look_at = now + min(400.0, interval * 2 ** min(self._failed_looks, 10))
-        if lost_lease and holding.state(snapshot, now) is not State.FRESH:
-            return now + self.random.uniform(0.15, 0.35)
+        if snapshot.lost_leases and holding.state(snapshot, now) is not State.FRESH:
+            longest = min(1.0, 0.25 * 1.5 ** min(snapshot.lost_leases, 10))
+            return now + longest * self.random.uniform(0.5, 1)
         due_at = self.due_at(holding, snapshot)
         if due_at > now:
             return min(look_at, due_at + self.random.uniform(0, 0.2))
@@ -320,16 +336,13 @@ class Runtime:
             self._tell_of_threads(f"The background thread cannot start: {error}.")
             return False
         if has_died:
-            self.tell_aside("The background thread died; a new one takes its place.")
+            text = "The background thread died; a new one takes its place."
+            self.tell_aside(logging.WARNING, text, event="thread_died")
         return True
 
-    def tell_aside(self, text: str, *args: object) -> None:
-        """Say something of the thread: a slow log handler holds up neither it nor a reader."""
-        self.aside(lambda: tell(logging.ERROR, text, *args, event="thread_failed"))
-
-    def aside(self, action: Callable[[], None]) -> None:
-        """Do something that may hang, and that nobody waits for."""
-        self._means.aside(action)
+    def tell_aside(self, level: int, text: str, *args: object, event: str, **facts: object) -> None:
+        """Tell the log something, in a thread that nobody waits for."""
+        self.threads.aside(lambda: tell(level, text, *args, event=event, **facts))
 
     def _wake(self) -> None:
         thread = self._thread
@@ -398,6 +411,7 @@ class Look:
         found: dict[str, Credential] | None = None
         try:
             found = store.find_many(wanted, runtime.clock.time())
+            store.prepare()  # here, where it may hang; the schedule asks it for the lease it has
         except Exception:  # noqa: S110 - the log has it
             pass
         for (key, _), (holding, snapshot) in zip(wanted, entries, strict=True):
@@ -450,7 +464,9 @@ class _Thread:
                     delay = runtime.tick()
                 except Exception as error:
                     delay = _PAUSE
-                    runtime.tell_aside("The background thread goes on after %s.", describe(error))
+                    text = "The background thread goes on after %s."
+                    what = describe(error)
+                    runtime.tell_aside(logging.ERROR, text, what, event="thread_failed")
                 del runtime  # or the wait would keep the app alive
                 self.wake.wait(delay)
                 self.wake.clear()

@@ -48,6 +48,7 @@ class Snapshot:
         "is_own",
         "kind",
         "looked_at",
+        "lost_leases",
         "next_at",
         "read_at",
         "shift",
@@ -67,6 +68,7 @@ class Snapshot:
         self.corrected_at = -math.inf  # monotonic; renewed because two clocks disagree
         self.read_at = -math.inf  # when somebody here last wanted it
         self.looked_at = -math.inf  # when the store was last looked at
+        self.lost_leases = 0  # to other processes, one after the other
         self.next_at = math.inf  # when the thread attends to it again
         self.back_off: BackOff | None = None
         self.failure: WxJsApiError | None = None  # why there is none; the thread tries again

@@ -75,6 +75,7 @@ class Threads:
         self._lock = threading.Lock()  # for a few assignments, never across a call
         self._jobs: set[Job] = set()
         self._lost: set[Job] = set()
+        self._asides = 0
 
     @property
     def lost(self) -> int:
@@ -133,25 +134,23 @@ class Threads:
         for job in over:
             job.give_up()
 
-    def do_aside(self, action: Callable[[], None], seconds: float) -> None:
-        """Do something small that may hang, and that nobody here waits for.
-
-        :param seconds: after which its thread counts as lost.
+    def aside(self, action: Callable[[], None]) -> None:
+        """Do something small of others', such as to tell the log, that nobody here waits for. Where
+        as many hang in that as may it stays undone; where the system has no thread it is done here.
         """
+        with self._lock:
+            if self._asides >= MOST_LOST:
+                return
+            self._asides += 1
+
+        def run() -> None:
+            try:
+                action()
+            finally:
+                with self._lock:
+                    self._asides -= 1
+
         try:
-            self.start(_Aside(action, self._monotonic() + seconds))
-        except NoThread:
-            pass  # at the end of a process, or without threads, it stays undone
-
-
-class _Aside:
-    """A job that nobody waits for."""
-
-    name = "wxjsapi-aside"
-
-    def __init__(self, action: Callable[[], None], over_at: float) -> None:
-        self.over_at = over_at
-        self.run = action
-
-    def give_up(self) -> None:
-        """Nobody has to be told."""
+            self._spawn("wxjsapi-aside", run)
+        except RuntimeError:
+            run()

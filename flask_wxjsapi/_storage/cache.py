@@ -83,6 +83,11 @@ class CacheServer(TicketServer):
         return self._client is not None or self._directory is not None
 
     @property
+    def is_on_disk(self) -> bool:
+        """Whether it lies in a directory, which is most often a host's own."""
+        return self._directory is not None
+
+    @property
     def is_private(self) -> bool:
         """Whether other processes cannot see what is kept here."""
         return type(self._backend).__name__ == "SimpleCache"

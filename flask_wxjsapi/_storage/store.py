@@ -74,6 +74,11 @@ class Part(Generic[S]):
             self._server.append(self._make())
         return self._server[0]
 
+    @property
+    def made(self) -> S | None:
+        """The server, if it has been made already. Runs no code of others."""
+        return self._server[0] if self._server else None
+
     def use(self, use: str, action: Callable[[S], T]) -> T:
         """Do something with the server; the log has it when that begins to fail, once.
 
@@ -185,11 +190,22 @@ class Store:
     @property
     def is_leased_by_host(self) -> bool:
         """Whether each host has a lease of its own, though all share the tickets."""
-        cache = self.cache.server
+        # Asked by the schedule, in whatever thread: of what is there, and nothing is made for it.
+        cache, tickets = self.cache.made, self.tickets and self.tickets.made
+        if cache is None:
+            return False
         if self.tickets is None:
             return not cache.is_private and not cache.has_common_lease
-        has_lock = type(self.tickets.server).lock is not TicketServer.lock
-        return not has_lock and not cache.has_common_lease
+        own = getattr(type(tickets), "lock", TicketServer.lock)
+        is_of_host = cache.is_on_disk or not cache.has_common_lease
+        return tickets is not None and own is TicketServer.lock and is_of_host
+
+    def prepare(self) -> None:
+        """Make the cache, if nothing was needed of it so far.
+
+        :raises Exception: it cannot be made.
+        """
+        self.cache.use("opened", lambda cache: cache)
 
     def find_many(self, wanted: Iterable[tuple[str, str]], now: float) -> dict[str, Credential]:
         """What is stored under many keys.
@@ -261,6 +277,8 @@ class Stores:
         self._caches: dict[Hashable, Part[CacheServer]] = {}
         self._tickets: dict[Hashable, Part[TicketServer]] = {}
         self._stores: dict[Plan, Store] = {}
+        # One for all accounts with the same parts, which are then looked up in one question.
+        self._shared: dict[tuple[object, object], Store] = {}
 
     def of(self, plan: Plan) -> Store:
         """The store of an account; of two threads that come at once both get the same one."""
@@ -270,10 +288,11 @@ class Stores:
     def _opened(self, plan: Plan) -> Store:
         made = Part(plan.cache_name, "cache", plan.open_cache)
         cache = self._caches.setdefault(plan.cache_key(), made)
-        if plan.open_tickets is None:
-            return Store(cache)
-        tickets = Part(plan.tickets_name, "tickets", plan.open_tickets, plan.context)
-        return Store(cache, self._tickets.setdefault(plan.tickets_key, tickets))
+        tickets: Part[TicketServer] | None = None
+        if plan.open_tickets is not None:
+            own = Part(plan.tickets_name, "tickets", plan.open_tickets, plan.context)
+            tickets = self._tickets.setdefault(plan.tickets_key, own)
+        return self._shared.setdefault((cache, tickets), Store(cache, tickets))
 
 
 class StoreSession:

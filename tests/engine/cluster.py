@@ -106,7 +106,9 @@ class FakeWeChat:
 
 
 class WorkersClock:
-    """The cluster's clock, as one worker has it: what its sleep does can be changed."""
+    """The cluster's clock, or that of a host, as one worker has it: what its sleep does can be
+    changed.
+    """
 
     def __init__(self, worker: Worker, clock: Clock) -> None:
         self._worker, self.time, self.monotonic = worker, clock.time, clock.monotonic

@@ -89,8 +89,9 @@ class Engine(RuleBasedStateMachine):
 
     def _held(self, worker: int) -> Credential | None:
         """The ticket that a process can hand out at this moment."""
-        held = self.workers[worker].holding.snapshot(JSAPI_TICKET).credential
-        return held if held is not None and self.clock.now < held.usable_until else None
+        snapshot = self.workers[worker].holding.snapshot(JSAPI_TICKET)
+        held, now = snapshot.credential, self.clock.now - snapshot.shift
+        return held if held is not None and now < held.usable_until else None
 
     def _read(self, worker: int) -> None:
         started, before, held = self.clock.monotonic(), self._calls(), self._held(worker)
