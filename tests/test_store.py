@@ -634,6 +634,10 @@ def test_who_shares_it(
 ) -> None:
     """Nobody, the processes of one host under a lease of its own, or all under one lease."""
     store = store_of(cache, tickets)
+    assert not store.is_leased_by_host  # nothing is made for the question
+    store.prepare()
+    if store.tickets is not None:
+        assert store.tickets.server
     assert (store.is_private, store.is_leased_by_host) == (is_private, is_leased_by_host)
 
 

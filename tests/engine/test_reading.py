@@ -1258,6 +1258,7 @@ def test_a_stale_ticket_that_ends_while_its_renewal_goes_on(
     worker = _real(cluster)
     hangs = _hang_at(cluster, ACCESS_TOKEN, release)
     assert worker.ticket() == "jsapi_ticket-1"
+    worker.provider.runtime.renew(worker.holding, worker.holding.snapshot(), KEEP)
     assert hangs.wait(30)
     cluster.clock.advance(5.5)
     renewal, joined = _joined(worker, NEED)
