@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_wxjsapi import sign, sign_card
+from flask_wxjsapi._signature import sign_page
 
 # Appendix 1 of the JS-SDK documentation.
 TICKET = "sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg"
@@ -127,9 +128,10 @@ def test_same_arguments_same_digest() -> None:
 
 def test_pure() -> None:
     """The function can reach nothing but SHA-1: no clock, no random number, no configuration."""
-    reached = inspect.getclosurevars(sign)
-    assert set(reached.globals) == {"sha1"}
-    assert {**reached.nonlocals, **reached.builtins} == {}
+    for function, needed in ((sign, {"sign_page"}), (sign_page, {"sha1"})):
+        reached = inspect.getclosurevars(function)
+        assert set(reached.globals) == needed
+        assert {**reached.nonlocals, **reached.builtins} == {}
 
 
 # -- cards -----------------------------------------------------------------------------------------
