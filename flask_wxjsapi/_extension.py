@@ -35,8 +35,9 @@ _ENGINE = "wxjsapi.engine"  # likewise a key of app.extensions
 
 _signals = Namespace()
 
-#: Sent after a renewal by this process. The sender is the app; the arguments are ``account``,
-#: ``app_id``, ``kind`` and ``expires_at`` (Unix time in seconds). A value is never sent.
+#: Sent when a renewal by this process is over: no reader waits for a receiver. The sender is the
+#: app; the arguments are ``account``, ``app_id``, ``kind`` and ``expires_at`` (Unix time in
+#: seconds). A value is never sent.
 ticket_refreshed = _signals.signal("wxjsapi-ticket-refreshed")
 
 #: Sent after a renewal that failed, with ``account``, ``app_id``, ``kind`` and ``error``.
@@ -47,6 +48,8 @@ _SIGNALS = {"refreshed": ticket_refreshed, "failed": ticket_refresh_failed}
 
 class WxJsApi:
     """Keeps an account's ``jsapi_ticket`` fresh and signs pages with it.
+
+    All accounts of an app share one thread, named ``wxjsapi``, and one store in each process.
 
     :param app: the app to register with, or None to call :meth:`init_app` later.
     :param name: the account, if not the only one; ``"shop"`` reads the keys
@@ -105,7 +108,8 @@ class WxJsApi:
     def ticket(self) -> str:
         """A valid ``jsapi_ticket``. Costs no I/O while this process holds one.
 
-        :raises TicketUnavailable: when none can be had; a 503 if nobody catches it.
+        :raises TicketUnavailable: when none can be had within REFRESH_TIMEOUT; at once after a
+            failure, until something succeeds. A 503 if nobody catches it.
         """
         return self._account().ticket()
 
@@ -175,7 +179,8 @@ class WxJsApi:
 
         The first loads the JS-SDK, the last calls ``wx.config``; with AGENT_ID one between them
         loads what WeCom needs for ``wx.agentConfig``. A page does not fail because WeChat does:
-        without a ticket the last one warns in the browser's console instead.
+        without a ticket, for which it waits 2 s at most, the last one warns in the browser's
+        console instead.
 
         :param js_api_list: as for :meth:`config`.
         :param share: ``title``, ``desc``, ``link`` and ``imgUrl`` of the card a share makes, for
@@ -208,14 +213,17 @@ class WxJsApi:
         return self._account().status()
 
     def start(self, app: Flask) -> None:
-        """Start the background thread of this process now, before the first request.
+        """Have the background thread of this process keep the account warm from now on, before
+        the first request. The thread is started unless another account has done so.
 
         Call it where a worker process begins, such as gunicorn's ``post_worker_init``.
         """
         self._account_of(app).start()
 
     def close(self, app: Flask) -> None:
-        """Stop the background thread of this process; a caller renews from then on."""
+        """Have the background thread of this process leave the account alone; a caller renews
+        from then on. With the last account the thread ends.
+        """
         self._account_of(app).close()
 
     def _account(self) -> Account:

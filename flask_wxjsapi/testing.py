@@ -71,7 +71,8 @@ class TicketServerContract:
             def app(self):  # only for a server that needs an application context
                 return create_app(...)
 
-    The tests of ``lock()`` are skipped where there is none.
+    The tests of ``lock()`` are skipped where there is none. A credential's fifth field, ``first``,
+    may be left out and is not tested.
     """
 
     @pytest.fixture

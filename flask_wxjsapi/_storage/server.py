@@ -14,8 +14,10 @@ class TicketServer(ABC):
     Each call of ``find`` and ``save`` has an application context of its own, so ``db.session``
     of Flask-SQLAlchemy is a new one every time.
 
-    An exception from any of them is logged with the class's name and treated as a store that
-    is down: the pages go on with the ticket the process holds.
+    An exception from any of them is logged with its class and line and treated as a store that
+    is down: the pages go on with the ticket the process holds. A call that hangs costs its thread;
+    after three of them in a process no renewal starts until one returns. A server that does not
+    give back what was saved is named in the log, once.
     """
 
     @abstractmethod
@@ -30,15 +32,17 @@ class TicketServer(ABC):
         """Keep a ticket under a key, in place of the one before: all of it, or nothing.
 
         :param key: as for :meth:`find`.
-        :param credential: all four fields must come back from :meth:`find`.
+        :param credential: its four fields must come back from :meth:`find`; ``first``, which is
+            None most of the time, may be left out.
         """
 
     def lock(self, key: str) -> Lease | None:
         """An object with ``acquire(blocking=False) -> bool`` and ``release()``, if there is one.
 
-        Without one the cache's own lease is used: Redis's, or a file's on this host, which is one
-        more upstream call per further host.
-        Its hold must end when its holder dies, at the latest some seconds after.
+        Without one the cache's own lease is used: Redis's, or a file's on this host. Hosts without
+        a lease in common spread their renewals, which costs a few upstream calls more.
+        Its hold must end when its holder dies, at the latest some seconds after. It may be released
+        in another thread than the one that acquired it.
 
         :param key: as for :meth:`find`.
         """

@@ -112,7 +112,8 @@ class Sandbox:
         return f"<Sandbox {self.app_id} {self.url or 'not served'}>"
 
     def add_account(self, app_id: str, app_secret: str, **rules: Any) -> None:
-        """Add an account with tokens, tickets and quotas of its own; twice is as good as once.
+        """Add an account with tokens, tickets and quotas of its own. Adding the same one again
+        changes nothing.
 
         :param rules: what differs from the first account: any keyword of :class:`Sandbox` but
             ``delay`` and ``clock``.
@@ -122,7 +123,7 @@ class Sandbox:
             self._registry.add_account(app_id, app_secret, **rules)
 
     def add_agent(self, corp_id: str, secret: str, agent_id: str = "", **rules: Any) -> None:
-        """Add an application of a WeCom corp (企业微信); twice is as good as once.
+        """Add an application of a WeCom corp (企业微信). Adding the same one again changes nothing.
 
         A corp has as many as are added. Each has a token and an ``agent_config`` ticket of its own;
         the ticket for ``wx.config`` is the corp's, and so the same for all of them.

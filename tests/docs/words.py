@@ -7,8 +7,9 @@ import json
 import re
 import sys
 import threading
+import time
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,19 @@ def served(app: Flask) -> Iterator[str]:
         server.server_close()
 
 
+def comes_true(condition: Callable[[], object]) -> bool:
+    """Whether something is so within some seconds: log and signals come after a renewal."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 class Words:
     account = ACCOUNT
+    comes_true = staticmethod(comes_true)
     served = staticmethod(served)
 
     def __init__(
