@@ -20,6 +20,7 @@ from flask_wxjsapi import (
     ticket_refreshed,
 )
 from flask_wxjsapi._engine import renewal, runtime
+from flask_wxjsapi._engine.reading import _WITHIN
 from flask_wxjsapi.sandbox import Sandbox
 
 from ..conftest import wait_until
@@ -199,17 +200,19 @@ def test_a_log_handler_that_hangs_when_three_threads_are_lost(
     start: MakeApp, gate: Gate, listen: Callable[[Handler], None]
 ) -> None:
     """The line about lost threads is told to a handler that hangs, too: still nobody waits."""
-    app, wxjsapi = start(WXJSAPI_ACCESS_TOKEN_PROVIDER=gate.wait, WXJSAPI_REFRESH_TIMEOUT=0.2)
-    lost = app.extensions["wxjsapi.engine"].runtime().threads
+    server = Server(find=gate.wait)
+    app, wxjsapi = start(WXJSAPI_TICKET_SERVER=server, WXJSAPI_REFRESH_TIMEOUT=0.2)
+    threads = app.extensions["wxjsapi.engine"].runtime().threads
     assert outcomes(app, lambda: wxjsapi.ticket) == UNAVAILABLE
     listen(Handler(logging.WARNING, gate.wait))
 
     def are_lost() -> bool:
+        with app.app_context():
+            wxjsapi.status()
         assert outcomes(app, lambda: wxjsapi.ticket) == UNAVAILABLE
-        return bool(lost.lost == 3)
+        return bool(threads.lost == 3)
 
     wait_until(are_lost, LONG, "three threads are lost")
-    assert outcomes(app, lambda: wxjsapi.access_token) == UNAVAILABLE
     assert outcomes(app, lambda: wxjsapi.card_ticket) == UNAVAILABLE
     assert gate.is_closed
 
@@ -301,13 +304,7 @@ def test_a_ticket_server_that_reads_the_token(start: MakeApp, place: str) -> Non
     (token,) = outcomes(app, lambda: wxjsapi.access_token)
     assert ticket != "TicketUnavailable"
     wait_until(lambda: heard[-1:] == [token] or place == "save", LONG, "a look has read it")
-    assert {text for text in heard if text != token} <= {renewal_is_its_own()}
-
-
-def renewal_is_its_own() -> str:
-    from flask_wxjsapi._engine.reading import _WITHIN
-
-    return _WITHIN
+    assert {text for text in heard if text != token} <= {_WITHIN}
 
 
 @pytest.mark.usefixtures("soon")
@@ -337,9 +334,6 @@ def test_a_ticket_server_that_never_returns_costs_three_threads(start: MakeApp, 
     (ticket,) = outcomes(app, lambda: wxjsapi.ticket)
     server.before["find"] = gate.wait
     threads = app.extensions["wxjsapi.engine"].runtime().threads
-
-    def hang() -> list[threading.Thread]:
-        return [t for t in threading.enumerate() if "wxjsapi-" in t.name]
 
     def are_lost() -> bool:
         with app.app_context():
@@ -374,12 +368,12 @@ class LateServer(Server):
 
 def test_a_ticket_server_that_cannot_be_made_at_first(start: MakeApp, sandbox: Sandbox) -> None:
     """The thread goes on: once the server can be made the ticket is kept warm in it."""
-    sandbox.add_account("wx1", "secret", ticket="new", ticket_lifetime=2)
+    sandbox.add_account("wx1", "secret", ticket="new", ticket_lifetime=1)
     LateServer.refusals = 20
     app, wxjsapi = start(
         WXJSAPI_APP_ID="wx1",
         WXJSAPI_APP_SECRET="secret",
-        WXJSAPI_REFRESH_AHEAD=1,
+        WXJSAPI_REFRESH_AHEAD=0.5,
         WXJSAPI_TICKET_SERVER=LateServer,
     )
     (ticket,) = outcomes(app, lambda: wxjsapi.ticket)

@@ -152,14 +152,14 @@ def test_without_a_directory_for_the_lease_tickets_are_renewed_ahead(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The lease is within the process, which is said once; no reader waits at an expiry."""
-    sandbox.add_account("wx1", "secret", ticket="new", ticket_lifetime=3)
+    sandbox.add_account("wx1", "secret", ticket="new", ticket_lifetime=1.5)
     server = Rows()
     app, wxjsapi = make_app(
         WXJSAPI_APP_ID="wx1",
         WXJSAPI_APP_SECRET="secret",
         WXJSAPI_TICKET_SERVER=server,
         WXJSAPI_BACKGROUND_REFRESH=True,
-        WXJSAPI_REFRESH_AHEAD=1.5,
+        WXJSAPI_REFRESH_AHEAD=0.75,
     )
     close(app, wxjsapi)
     with app.app_context():

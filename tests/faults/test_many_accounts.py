@@ -109,7 +109,7 @@ def _while_idle(client: Any) -> tuple[int, int, float]:
         return stats["keyspace_hits"] + stats["keyspace_misses"], sent
 
     (keys, commands), started = stand(), time.monotonic()
-    time.sleep(4)  # what is counted is what happens when nobody asks
+    time.sleep(2)  # what is counted is what happens when nobody asks
     later_keys, later_commands = stand()
     return later_keys - keys, later_commands - commands, time.monotonic() - started
 
