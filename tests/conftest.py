@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from flask import Flask
@@ -125,6 +127,9 @@ def valkey_binary() -> str | None:
     return shutil.which("valkey-server") or shutil.which("redis-server")
 
 
+_Popen = subprocess.Popen  # of what lives longer than a test
+
+
 class Valkey:
     """A real server on a port of its own; it can be killed, frozen and started again."""
 
@@ -141,7 +146,7 @@ class Valkey:
         return redis.Redis(port=self.port, socket_timeout=2)
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        self.process = _Popen(self._command, stdout=subprocess.DEVNULL)
 
         import redis
 
@@ -183,8 +188,42 @@ def valkey(_valkey_session: Valkey) -> Valkey:
     return _valkey_session
 
 
+class _Noted(subprocess.Popen[Any]):
+    """Notes each process that a test starts."""
+
+    started: ClassVar[list[subprocess.Popen[Any]]] = []
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.started.append(self)
+
+
 @pytest.fixture(autouse=True)
-def _no_embedded_sandbox_stays() -> Iterator[None]:
+def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test that leaves a thread or a process fails, and not the one after it."""
+    monkeypatch.setattr(subprocess, "Popen", _Noted)
+    _Noted.started.clear()
+    before = set(threading.enumerate())
+    yield
+
+    def left() -> list[str]:
+        # A server that more than one test has may still hold a request that hangs.
+        new = [thread.name for thread in set(threading.enumerate()) - before]
+        threads = [name for name in new if "(process_request_thread)" not in name]
+        running = [p for p in _Noted.started if p.poll() is None]
+        children = multiprocessing.active_children()
+        return threads + [f"process {p.pid}" for p in (*running, *children)]
+
+    if left():
+        gc.collect()  # an app that is gone ends its thread
+    try:
+        wait_until(lambda: not left())
+    except AssertionError:
+        pytest.fail(f"left to the next test: {', '.join(left())}", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_embedded_sandbox_stays(_nothing_is_left: None) -> Iterator[None]:
     """It is one for the whole process, and two tests may give an account two secrets."""
     yield
     while sandbox_module._embedded:

@@ -199,11 +199,12 @@ class Renewal:
         error = WxJsApiError(
             "A renewal hangs: in a ticket server, an access token provider or the network."
         )
-        last = self.snapshot.back_off
+        hung = self._asked or self.snapshot
+        last = hung.back_off
         if not self._means.ended(self):
             return
         # Twice the pause: whoever waits for the lease looks once a second, and comes first.
-        self.snapshot.back_off = BackOff.after(error, last, self._now(), self._means.random, 2)
+        hung.back_off = BackOff.after(error, last, self._now(), self._means.random, 2)
         self._share(error)
         self.done.set()
         session = self._session
