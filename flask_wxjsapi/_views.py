@@ -146,7 +146,7 @@ def _ticket(settings: Settings, said: dict[str | None, float]) -> Response:
             logger.warning(
                 "Somebody at %s asked for a ticket without a bearer token of CENTRAL_TOKENS.",
                 request.remote_addr,
-                extra={"wxjsapi": {"event": "central_refused", "account": settings.name}},
+                extra={"wxjsapi": {"event": "central_refused", **_about(settings)}},
             )
         response = _answer({"error": "A bearer token of CENTRAL_TOKENS is needed."}, 401)
         response.headers["WWW-Authenticate"] = 'Bearer realm="wxjsapi"'
@@ -166,7 +166,7 @@ def _ticket(settings: Settings, said: dict[str | None, float]) -> Response:
     except TicketUnavailable as error:
         return _unavailable(error)
     if _is_time_to_log(said, client):
-        facts = {"account": settings.name, "client": client, "kind": kind}
+        facts = {**_about(settings), "client": client, "kind": kind}
         logger.info(
             "%s fetched the %s.",
             client,
@@ -176,6 +176,11 @@ def _ticket(settings: Settings, said: dict[str | None, float]) -> Response:
     return _answer(
         {"app_id": settings.app_id, "kind": kind, "value": credential.value, "expires_in": life}
     )
+
+
+def _about(settings: Settings) -> dict[str, str]:
+    """Which account a line of the log is about."""
+    return {"account": settings.name, "app_id": settings.app_id}
 
 
 def _is_time_to_log(said: dict[str | None, float], client: str | None) -> bool:

@@ -197,6 +197,7 @@ REACTIONS: Final[dict[int, Reaction]] = {
     89501: Reaction(
         "A confirmation of this IP address waits for the account's administrator in WeChat.",
         PERMANENT,
+        of_host=True,
     ),
     89503: Reaction(
         "The account's administrator must confirm this IP address in WeChat.",

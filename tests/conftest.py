@@ -19,7 +19,7 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import WxJsApi
-from flask_wxjsapi._engine.runtime import _Thread
+from flask_wxjsapi._engine.thread import BackgroundThread
 from flask_wxjsapi.sandbox import Sandbox
 from flask_wxjsapi.sandbox import sandbox as sandbox_module
 from tests import wire
@@ -108,7 +108,7 @@ def threads_of(app: object) -> list[threading.Thread]:
     for thread in threading.enumerate():
         # What it runs, while it runs; a thread that has ended has let go of it.
         of = getattr(getattr(thread, "_target", None), "__self__", None)
-        if isinstance(of, _Thread) and of._owner() is app:
+        if isinstance(of, BackgroundThread) and of._owner() is app:
             found.append(thread)
     return found
 

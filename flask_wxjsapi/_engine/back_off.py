@@ -95,6 +95,11 @@ class BackOff:
             note |= {"errcode": error.errcode, "errmsg": error.errmsg, "advice": error.advice}
         return note
 
+    @staticmethod
+    def is_damaged(note: dict[str, Any], digest: str) -> bool:
+        """Whether a note is of these settings, and yet cannot be one that we wrote."""
+        return note.get("digest") == digest and BackOff.from_note(note, digest) is None
+
     @classmethod
     def from_note(cls, note: dict[str, Any], digest: str) -> BackOff | None:
         """The back-off of a note; None for one of other settings or that is none of ours."""

@@ -11,7 +11,8 @@ from .._storage.store import Store, StoreSession
 from ..errors import TicketUnavailable, TransportError, WxJsApiError
 from .back_off import latest
 from .limit import VERIFY
-from .renewal import CHECK, FORCE, GRACE, LOOK, NEED, Purpose, Renewal, is_under_way
+from .purpose import CHECK, FORCE, LOOK, NEED, Purpose
+from .renewal import GRACE, Renewal, is_under_way
 from .runtime import Engine, Runtime
 from .snapshot import Holding, Snapshot
 

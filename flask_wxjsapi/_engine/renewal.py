@@ -17,15 +17,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from .._credential import LONGEST_LIFE, MARGIN_AGAIN, Credential, State
+from .._credential import Credential, State
 from .._error_text import describe
-from .._storage.store import Store, Stores, StoreSession
+from .._storage.store import Stores, StoreSession
 from .._telling import put_off, tell, tell_later
-from ..errors import TicketUnavailable, TransportError, WeChatAPIError, WxJsApiError
+from ..errors import TicketUnavailable, WeChatAPIError, WxJsApiError
+from .adopting import forget_back_offs, take_over
+from .asking import Question, cleaned
 from .back_off import BackOff, latest
-from .limit import REFRESH, VERIFY, Limit
+from .clock import Clock
+from .limit import Limit
+from .purpose import CHECK, FORCE, Purpose
 from .snapshot import Holding, Snapshot
 
 #: errcodes by which WeChat refuses an access token on another call.
@@ -33,13 +36,7 @@ TOKEN_REJECTED = frozenset({40001, 40014, 42001})
 #: Seconds beyond its deadline after which a renewal hangs, and its lease is free.
 GRACE = 5.0
 
-_HOUR = 3600.0
 _WAIT_LEAST, _WAIT_MOST = 0.05, 1.0  # seconds between two tries for the lease
-_MOST_QUESTIONS = 4  # in one renewal, for a credential that is about to end
-#: Seconds that are as good as none.
-_NOTHING = 0.5
-#: WeChat truncates what is left to whole seconds.
-_TRUNCATED = 1.0
 
 _under_way: ContextVar[bool] = ContextVar("_under_way", default=False)
 
@@ -70,45 +67,6 @@ _OTHER_TICKET = (
     "gives this account a new one with every call."
 )
 _UNVERIFIED = "Whether the ticket is the right one could not be found out; see the line before."
-
-
-class Clock(Protocol):
-    """Time, so that tests can bring their own; the ``time`` module is one."""
-
-    def time(self) -> float: ...
-    def monotonic(self) -> float: ...
-    def sleep(self, seconds: float, /) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Purpose:
-    """What a renewal is for, and so what it may do.
-
-    :param rank: whoever wants less can share the outcome of one that does more.
-    :param asks: it asks the upstream for what is due; else it looks at the store alone.
-    :param waits: for another process that has the lease.
-    :param limit: it asks although nothing is due, as often as this allows.
-    :param passes_back_off: it asks although WeChat is to be left alone.
-    """
-
-    rank: int
-    asks: bool = True
-    waits: bool = False
-    limit: Limit | None = None
-    passes_back_off: bool = False
-
-    def is_met_by(self, state: State) -> bool:
-        """Whether nothing is left to do: a reader can go on with what is STALE."""
-        if not self.asks or self.limit is not None:
-            return False
-        return state is not State.INVALID if self.waits else state is State.FRESH
-
-
-LOOK = Purpose(0, asks=False)  #: what does the store have?
-KEEP = Purpose(1)  #: the thread keeps what is due warm
-CHECK = Purpose(2, limit=VERIFY)  #: is the ticket still the one that WeChat names?
-NEED = Purpose(3, waits=True)  #: a reader has nothing valid
-FORCE = Purpose(4, waits=True, limit=REFRESH, passes_back_off=True)  #: a person says so
 
 
 @dataclass(frozen=True)
@@ -179,7 +137,7 @@ class Renewal:
             try:
                 self._attempt()
             except WxJsApiError as raised:
-                error = self._clean(raised)
+                error = cleaned(raised)
             except Exception as unforeseen:
                 error = WxJsApiError(f"The renewal broke: {describe(unforeseen)}.")
                 self._tell(logging.ERROR, "%s", error, event="renewal_broke")
@@ -248,12 +206,6 @@ class Renewal:
         """Let readers who have nothing fail at once until something succeeds."""
         if self.holding.state(snapshot, self._now()) is State.INVALID:
             snapshot.failure = error
-
-    @staticmethod
-    def _clean(error: WxJsApiError) -> WxJsApiError:
-        """Without the traceback: its frames hold what was being fetched."""
-        error.__context__ = None
-        return error.with_traceback(None)
 
     # -- the attempt ---------------------------------------------------------------------------
 
@@ -444,107 +396,29 @@ class Renewal:
     ) -> None:
         """Ask for a credential and publish it.
 
-        :raises WxJsApiError: what went wrong, with no other exception behind it.
+        :raises WxJsApiError: what went wrong.
         """
         self._asked = snapshot
-        before = snapshot.credential
-        # What WeChat has named again to its end: no use in asking before that.
-        if before is not None and before.first is not None and not before.is_told_longer:
-            left = before.expires_at - self._now()
-            if 0 < left <= min(MARGIN_AGAIN, before.first_life / 10) + 0.1:
-                self._sleep_past(left)
-        for question in range(_MOST_QUESTIONS):
-            found = self._ask(snapshot, before, parent, rejected)
-            left = found.expires_at - self._now()
-            if not self._is_ending(found, before, left):
-                break
-            if question == _MOST_QUESTIONS - 1 or not self._sleep_past(left):
-                break
-        if left < _NOTHING:
-            raise TransportError(f"The {snapshot.kind} that was answered has no life left.")
+        holding = self.holding
+        question = Question(
+            holding.upstream,
+            self._clock,
+            snapshot.kind,
+            snapshot.credential,
+            parent,
+            rejected,
+            self.deadline,
+            holding.times.timeout,
+        )
+        found = question.answer()
         self._asked = None
         self._publish(snapshot, session, found)
-
-    def _is_ending(self, found: Credential, before: Credential | None, left: float) -> bool:
-        """Whether WeChat repeats itself to the end: then the next one comes in a moment."""
-        if before is not None and found.value == before.value:
-            return left <= min(MARGIN_AGAIN, found.first_life / 10)
-        return left < _NOTHING
-
-    def _sleep_past(self, left: float) -> bool:
-        """Sleep past the end of what WeChat still names; readers wait meanwhile.
-
-        :param left: seconds.
-        :returns: whether there is time left to ask then.
-        """
-        seconds = max(0.0, left) + _TRUNCATED
-        if self._clock.monotonic() + seconds >= self.deadline - self._reserve:
-            return False
-        self._clock.sleep(seconds)
-        return True
-
-    def _ask(
-        self,
-        snapshot: Snapshot,
-        before: Credential | None,
-        parent: Credential | None,
-        rejected: Credential | None,
-    ) -> Credential:
-        asked_at = self._now()
-        failure: WxJsApiError
-        try:
-            found = self.holding.upstream.fetch(
-                snapshot.kind,
-                parent=parent.value if parent else None,
-                rejected=rejected.value if rejected else None,
-                timeout=self._time_left(),
-            )
-        except WxJsApiError as error:
-            failure = self._clean(error)
-        except Exception as error:
-            failure = TransportError(f"Asking for the {snapshot.kind} broke: {describe(error)}.")
-        else:
-            return self._as_received(found, asked_at, before)
-        raise failure  # out here, so that it carries no other exception along
-
-    def _as_received(
-        self, found: Credential, asked_at: float, before: Credential | None
-    ) -> Credential:
-        """What was answered, with its life counted from the question: a provider may tell when its
-        token was really issued, long ago.
-        """
-        # Counted from what was known before the call: a holder that was stopped for longer than its
-        # lease comes back with a number that replaces nothing newer.
-        generation = max(int(asked_at), before.generation + 1 if before else 0)
-        expires_at = min(found.expires_at, asked_at + LONGEST_LIFE)
-        found = replace(
-            found,
-            issued_at=asked_at,
-            expires_at=max(expires_at, math.nextafter(asked_at, math.inf)),
-            generation=generation,
-            first=None,
-        )
-        if before is not None and before.value == found.value and before.expires_at > asked_at:
-            return found.again(before)
-        return found
-
-    @property
-    def _reserve(self) -> float:
-        """Seconds before the deadline by which a call is over: so that readers hear of it."""
-        return min(1.0, self.holding.times.timeout / 5)
-
-    def _time_left(self) -> float:
-        """Seconds for a call. A slow store may have used the time up: WeChat is not to be blamed
-        for that, and gets some; it still ends before the lease does.
-        """
-        left = self.deadline - self._clock.monotonic() - self._reserve
-        return max(left, min(1.0, self.holding.times.timeout / 2))
 
     def _publish(self, snapshot: Snapshot, session: StoreSession, credential: Credential) -> None:
         own = snapshot.back_off
         if credential.is_newer_than(snapshot.credential):
             snapshot.hold(credential, self._clock.monotonic(), is_own=True)
-            _forget_back_offs(self.holding, snapshot)
+            forget_back_offs(self.holding, snapshot)
         if self.snapshot is snapshot:
             self.ready.set()
         session.save(snapshot.kind, credential)
@@ -568,8 +442,12 @@ class Renewal:
 
     def _read_back_off(self, snapshot: Snapshot, session: StoreSession) -> BackOff | None:
         """The cluster's back-off, this host's, or this process's own where the store has none."""
-        notes = session.notes([_note(snapshot.kind), _note_of_host(snapshot.kind)])
+        names = [_note(snapshot.kind), _note_of_host(snapshot.kind)]
+        notes = session.notes(names)
         shared = [BackOff.from_note(note, self.holding.digest) for note in notes]
+        for name, note in zip(names, notes, strict=True):
+            if BackOff.is_damaged(note, self.holding.digest):
+                session.replace_damaged(name)
         return latest([*shared, snapshot.back_off])
 
     def _record_failure(
@@ -610,55 +488,6 @@ class Renewal:
         about = {"account": self.holding.name, "app_id": self.holding.app_id}
         kind = kind or self.snapshot.kind
         tell(level, text, *args, event=event, **about, kind=kind, **facts)
-
-
-def take_over(
-    holding: Holding, snapshot: Snapshot, stored: Credential | None, clock: Clock, store: Store
-) -> bool:
-    """Adopt what the store has, if it is newer; False when it lost what we hold."""
-    held, now = snapshot.credential, clock.time()
-    if stored is not None and stored.is_newer_than(held):
-        ahead = snapshot.adopt(stored, now, clock.monotonic(), holding.times.ahead)
-        if ahead is not None:
-            _tell_of_clocks(holding, snapshot.kind, ahead, clock.monotonic())
-        _forget_back_offs(holding, snapshot)
-        return True
-    if held is None or holding.state(snapshot, now) is State.INVALID:
-        return True
-    if stored is None:
-        return False
-    if not held.is_newer_than(stored):
-        return True
-    if stored.value == held.value and snapshot.is_own:
-        store.compare(snapshot.kind, held, stored)
-    # A server that does not keep all of it is given the same record once, and not for ever.
-    return stored.value == held.value and snapshot.given_back == held.generation
-
-
-def _forget_back_offs(holding: Holding, snapshot: Snapshot) -> None:
-    for needed in holding.chain(snapshot):
-        needed.back_off = None
-
-
-def _tell_of_clocks(holding: Holding, kind: str, ahead: float, monotonic: float) -> None:
-    """Say, once an hour at most, that the clock of another process is not ours."""
-    if monotonic - holding.clocks_told_at < _HOUR:
-        return
-    holding.clocks_told_at = monotonic
-    tell(
-        logging.WARNING,
-        "Two clocks disagree, or one was set: the %s%s was stored with a time that is %.0f s %s "
-        "this machine's. Use NTP on all of them.",
-        kind,
-        holding.whose,
-        abs(ahead),
-        "ahead of" if ahead > 0 else "behind",
-        event="clocks_disagree",
-        account=holding.name,
-        app_id=holding.app_id,
-        kind=kind,
-        seconds=ahead,
-    )
 
 
 def _note(kind: str) -> str:

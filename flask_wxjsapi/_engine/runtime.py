@@ -17,9 +17,13 @@ from .._credential import Credential, State
 from .._error_text import describe
 from .._storage.store import Store, Stores
 from .._telling import put_off, tell
-from .renewal import GRACE, KEEP, Clock, Means, Purpose, Renewal, take_over, under_way
+from .adopting import take_over
+from .clock import Clock
+from .purpose import KEEP, Purpose
+from .renewal import GRACE, Means, Renewal, under_way
 from .schedule import Schedule
 from .snapshot import Holding, Snapshot
+from .thread import BackgroundThread
 from .threads import NoThread, Threads, call_later, spawn
 
 #: Renewals at once; and of accounts whose last one failed, so that they leave room for the others.
@@ -30,7 +34,6 @@ _KEYS_A_SECOND = 100
 _EARLY = 0.2
 _DAY = 86400.0
 _QUIET = 300.0  # seconds between two lines in the log about threads that cannot start
-_PAUSE = 5.0  # seconds after an exception that nobody foresaw
 _LONGEST_SLEEP = 60.0
 
 Entry = tuple[Holding, Snapshot]
@@ -72,7 +75,7 @@ class Runtime:
         self._schedule: Schedule[Entry] = Schedule()
         self._look: Look | None = None
         self._failed_looks = 0
-        self._thread: _Thread | None = None
+        self._thread: BackgroundThread | None = None
         self._not_before = -math.inf  # monotonic; when the thread may look again
         self._sleeps_until = -math.inf
         self._told_at = -math.inf
@@ -322,11 +325,11 @@ class Runtime:
             return True
         return self._start_thread(thread)
 
-    def _start_thread(self, dead: _Thread | None) -> bool:
+    def _start_thread(self, dead: BackgroundThread | None) -> bool:
         with self._lock:
             if self._thread is not dead:  # somebody was faster
                 return True
-            self._thread = thread = _Thread(weakref.ref(self), self._owner)
+            self._thread = thread = BackgroundThread(weakref.ref(self), self._owner)
         has_died = dead is not None and not dead.is_stopped
         try:
             threading.Thread(target=thread.run, name="wxjsapi", daemon=True).start()
@@ -431,47 +434,6 @@ class Look:
         if state is State.INVALID:
             return True
         return is_store_up and now >= runtime.due_at(holding, snapshot)
-
-
-class _Thread:
-    """One thread of one process.
-
-    ``is_running`` is a plain flag that the thread takes down when it ends: readers look at it,
-    and ``Thread.is_alive()`` would cost them a lock.
-    """
-
-    def __init__(self, runtime: weakref.ref[Runtime], owner: weakref.ref[object]) -> None:
-        self.is_running = True
-        self.is_stopped = False
-        self.wake = threading.Event()
-        self._runtime = runtime
-        self._owner = owner
-
-    def stop(self) -> None:
-        self.is_running = False
-        self.is_stopped = True
-        self.wake.set()
-
-    def run(self) -> None:
-        """Tick until it is stopped or the app is gone, whatever happens."""
-        delay = 0.0
-        try:
-            while not self.is_stopped:
-                runtime = self._runtime()
-                if runtime is None or self._owner() is None:
-                    return
-                try:
-                    delay = runtime.tick()
-                except Exception as error:
-                    delay = _PAUSE
-                    text = "The background thread goes on after %s."
-                    what = describe(error)
-                    runtime.tell_aside(logging.ERROR, text, what, event="thread_failed")
-                del runtime  # or the wait would keep the app alive
-                self.wake.wait(delay)
-                self.wake.clear()
-        finally:
-            self.is_running = False
 
 
 class Engine:

@@ -350,6 +350,18 @@ class StoreSession:
         key, cache = self._keys.of(name), self._store.cache
         self._attempt("cache", lambda: cache.use("written", lambda c: c.write(key, note, life)))
 
+    def replace_damaged(self, name: str) -> None:
+        """Remove a note that is none of ours, whoever put it there; the log has it."""
+        key = self._keys.of(name)
+        tell(
+            logging.WARNING,
+            "The record under %s is damaged (it is no back-off of ours); it is removed.",
+            key,
+            event="record_damaged",
+            key=key,
+        )
+        self.drop_note(name)
+
     def drop_note(self, name: str) -> None:
         key, cache = self._keys.of(name), self._store.cache
         self._attempt("cache", lambda: cache.use("written", lambda c: c.delete(key)))

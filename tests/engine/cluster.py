@@ -17,8 +17,8 @@ from typing import Any
 from cachelib import SimpleCache
 
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
+from flask_wxjsapi._engine.clock import Clock
 from flask_wxjsapi._engine.reading import Credentials
-from flask_wxjsapi._engine.renewal import Clock
 from flask_wxjsapi._engine.runtime import Engine
 from flask_wxjsapi._engine.snapshot import Holding, Times
 from flask_wxjsapi._storage.cache import CacheServer

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from flask_wxjsapi._credential import ACCESS_TOKEN, CARD_TICKET, JSAPI_TICKET, Credential
-from flask_wxjsapi._engine.renewal import CHECK, KEEP, NEED, Purpose, Renewal
+from flask_wxjsapi._engine.purpose import CHECK, KEEP, NEED, Purpose
+from flask_wxjsapi._engine.renewal import Renewal
 from flask_wxjsapi._storage.server import TicketServer
 from flask_wxjsapi.errors import TicketUnavailable, TransportError, WeChatAPIError
 

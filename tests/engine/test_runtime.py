@@ -17,7 +17,7 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import WxJsApi
-from flask_wxjsapi._engine.renewal import LOOK
+from flask_wxjsapi._engine.purpose import LOOK
 from flask_wxjsapi._engine.runtime import Engine, Runtime
 from flask_wxjsapi.sandbox import Sandbox
 
@@ -124,7 +124,7 @@ def test_it_survives_every_exception(
     ticking: Ticking, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What nobody foresaw is logged, without its text, and the thread goes on."""
-    monkeypatch.setattr("flask_wxjsapi._engine.runtime._PAUSE", 0.005)
+    monkeypatch.setattr("flask_wxjsapi._engine.thread._PAUSE", 0.005)
     ticking.fault = ZeroDivisionError("with-a-secret")
     ticking.runtime.ensure_thread()
     ticking.wait_for_ticks(3)
