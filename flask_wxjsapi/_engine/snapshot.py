@@ -121,15 +121,24 @@ class Snapshot:
         """
         if found.issued_at > now + CLOCK_SKEW:
             return self._adopt_from_the_future(found, now, monotonic)
-        held = self.credential
-        is_over = found.state(now, ahead) is State.INVALID
-        is_ours_good = self.is_own and self.state(now, ahead) is not State.INVALID
-        if is_over and is_ours_good and held is not None and held.value != found.value:
-            # Nobody stores what is over: its writer's clock is behind ours. By our own clock our
-            # own credential is good, so no renewal follows, nor theirs on ours.
+        if self._is_of_a_clock_behind(found, now, ahead):
+            # By our own clock our own credential is good: no renewal follows, nor theirs on ours.
             return found.issued_at - now
         self.hold(found, monotonic, is_own=False)
         return None
+
+    def _is_of_a_clock_behind(self, found: Credential, now: float, ahead: float) -> bool:
+        """Whether a later generation is over, and was issued before ours, which is good and our
+        own. (One that was withdrawn is over as well, but was issued after ours.)
+        """
+        held = self.credential
+        return (
+            held is not None
+            and self.is_own
+            and found.issued_at < held.issued_at - CLOCK_SKEW
+            and found.state(now, ahead) is State.INVALID
+            and self.state(now, ahead) is not State.INVALID
+        )
 
     def _adopt_from_the_future(self, found: Credential, now: float, monotonic: float) -> float:
         """A clock was put back, here or there. The first time that is put right by a renewal; if
