@@ -199,6 +199,17 @@ def test_redis_holds_plain_json_under_the_whole_key(
         assert json.loads(client.get(KEY)) == TICKET.to_dict()
 
 
+def test_nothing_is_evicted_for_the_number_of_accounts(
+    shared_config: dict[str, Any], open_cache: Callable[..., CacheServer]
+) -> None:
+    """cachelib's memory evicts beyond its threshold, and 0 is one there."""
+    server = open_cache(**shared_config)
+    keys = [f"{KEY}-{number}" for number in range(700)]
+    for key in keys:
+        server.save(key, TICKET)
+    assert set(server.find_many(keys)) == set(keys)
+
+
 def test_overrides_come_before_the_keys_of_the_app(tmp_path: Path) -> None:
     """WXJSAPI_CACHE gives the ticket another backend than the app's pages."""
     app = Flask("tests")

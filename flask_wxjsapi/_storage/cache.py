@@ -274,6 +274,9 @@ _LARGEST = 8192
 #: Bytes that cachelib puts before the value in a file: until when it counts.
 _HEAD = 4
 
+#: More than any process has of accounts, four entries each.
+_ENTRIES_IN_MEMORY = 1_000_000
+
 #: The longest that a record is kept, in seconds: memcached takes more for a date.
 _LONGEST = 30 * 86400.0
 
@@ -366,7 +369,8 @@ class CacheSettings:
             options = _redis_options(issubclass(backend, backends.RedisSentinelCache)) | options
         return config | {
             "CACHE_DIR": directory and str(directory),
-            "CACHE_THRESHOLD": 0,  # for files: count nothing, evict nothing
+            # Nothing is evicted: for files 0 says that, in memory 0 is a number like any other.
+            "CACHE_THRESHOLD": 0 if directory else _ENTRIES_IN_MEMORY,
             "CACHE_OPTIONS": options,
             "CACHE_SERIALIZER": None,  # CacheServer brings its own
         }, directory
