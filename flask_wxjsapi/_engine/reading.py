@@ -99,7 +99,7 @@ class Credentials:
         if state is State.INVALID:
             self._wait_for(runtime, snapshot, timeout, has_thread)
         elif not has_thread:
-            self._look_behind(runtime, snapshot, state)
+            self._look_behind(runtime, snapshot)
         held, now = snapshot.credential, self._time()
         if held is None:  # pragma: no cover - INVALID, and _wait_for has raised
             raise self._unavailable(snapshot, None)
@@ -109,7 +109,7 @@ class Credentials:
             runtime.keep(holding, snapshot)
         return held
 
-    def _look_behind(self, runtime: Runtime, snapshot: Snapshot, state: State) -> None:
+    def _look_behind(self, runtime: Runtime, snapshot: Snapshot) -> None:
         """Without the thread a reader sees to it, and waits for nothing: what another process has
         renewed is here after its look, what is STALE is renewed.
         """
