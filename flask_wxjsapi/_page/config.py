@@ -31,20 +31,28 @@ class AgentConfig(TypedDict):
 
 
 def listed(names: Iterable[str]) -> list[str]:
-    """Names as ``wx.config`` wants them.
+    """Names as ``wx.config`` wants them; checked before a ticket is in anybody's hands.
 
-    :raises RuntimeError: for one string, which is a list of letters to Python.
+    :raises RuntimeError: for one string, which is a list of letters to Python, and for what is no
+        string, such as a variable that a template does not have.
     """
     if isinstance(names, str):
         raise RuntimeError(f"Expected a list of names, got the string {names!r}: write [{names!r}]")
-    return list(names)
+    found = list(names)
+    for name in found:
+        if not isinstance(name, str):
+            raise RuntimeError(f"Expected a list of names, got {type(name).__name__} in it.")
+    return found
 
 
 def whole_url(url: str) -> str:
     """A page's URL without its hash.
 
-    :raises RuntimeError: it is not a whole one.
+    :raises RuntimeError: it is not a whole one, or no URL at all.
     """
     if url[:8] == "https://" or url[:7] == "http://":
-        return url.partition("#")[0] if "#" in url else url
+        # Half of a surrogate pair survives JSON, and cannot be signed.
+        if url.isascii() or url.encode("utf-8", "ignore").decode() == url:
+            return url.partition("#")[0] if "#" in url else url
+        raise RuntimeError("url has a character in it that no URL has (half of a surrogate pair).")
     raise RuntimeError(f"url must be the page's whole URL, with its scheme, got {url!r}")
