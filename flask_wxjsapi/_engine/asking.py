@@ -94,7 +94,7 @@ class Question:
             )
         except WxJsApiError as error:
             failure = cleaned(error)
-        except Exception as error:
+        except BaseException as error:  # a time-out of gevent's, say; this thread is our own
             failure = TransportError(f"Asking for the {self.kind} broke: {describe(error)}.")
         else:
             return self._as_received(found, asked_at)
@@ -135,5 +135,5 @@ class Question:
 
 def cleaned(error: WxJsApiError) -> WxJsApiError:
     """An error without its traceback and what came before it: both hold what was being fetched."""
-    error.__context__ = None
+    error.__cause__ = error.__context__ = None
     return error.with_traceback(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import TypedDict
@@ -116,7 +117,7 @@ class Credentials:
         now = self._time()
         if 0 <= now - snapshot.looked_at < self.holding.times.interval:
             return
-        if runtime.flight(snapshot) is None:
+        if runtime.flight(snapshot) is None and not runtime.is_looking:
             snapshot.looked_at = now
             runtime.attend([(self.holding, snapshot)])
 
@@ -131,13 +132,15 @@ class Credentials:
             raise self._unavailable(snapshot, snapshot.failure or TransportError(_WITHIN))
         if snapshot.failure is None:
             renewal = self._join(runtime, snapshot, NEED, timeout)
-        elif (has_thread and runtime.is_kept(self.holding, snapshot)) or self._is_resting(snapshot):
-            raise self._unavailable(snapshot, snapshot.failure)
         else:
-            # Retries are not the readers' business: one of them tries, the others know why not.
-            renewal, is_new = runtime.renew(self.holding, snapshot, NEED)
-            if not is_new:
-                raise self._unavailable(snapshot, snapshot.failure)
+            # Retries are not the readers' business. The thread tries again what it keeps warm; what
+            # it does not keep, a reader has tried again behind; without it one reader tries.
+            failure, is_new = snapshot.failure, False
+            sees_to_it = has_thread and runtime.is_kept(self.holding, snapshot)
+            if not sees_to_it and not self._is_resting(snapshot):
+                renewal, is_new = runtime.renew(self.holding, snapshot, NEED)
+            if has_thread or not is_new:
+                raise self._unavailable(snapshot, failure)
             self._wait(renewal, self._clock.monotonic() + timeout, is_reader=True)
         # A script that ends after its first read would take the unsaved ticket with it, and
         # leave the lease to its life. A store that answers is done in a moment.
@@ -220,7 +223,8 @@ class Credentials:
         if not renewal.done.is_set():
             raise TicketUnavailable(1, _LATE)
         if renewal.error is not None:
-            raise renewal.error.with_traceback(None)
+            # A copy: what the caller's frames hold is no business of those who share it.
+            raise copy.copy(renewal.error)
         held = snapshot.credential
         if held is None or self.holding.state(snapshot, self._time()) is State.INVALID:
             back_off = self.holding.back_off(snapshot, self._time())

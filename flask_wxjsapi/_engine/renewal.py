@@ -138,7 +138,7 @@ class Renewal:
                 self._attempt()
             except WxJsApiError as raised:
                 error = cleaned(raised)
-            except Exception as unforeseen:
+            except BaseException as unforeseen:  # gevent's Timeout is one; the thread is ours
                 error = WxJsApiError(f"The renewal broke: {describe(unforeseen)}.")
                 self._tell(logging.ERROR, "%s", error, event="renewal_broke")
             finally:
@@ -234,6 +234,7 @@ class Renewal:
             pause = min(pause * 1.5, _WAIT_MOST)
             if self._is_settled(session):
                 return
+        self._check_that_it_counts()
         # Whoever had the lease before may have done it all: look again before asking WeChat.
         if self._is_settled(session):
             return
@@ -241,6 +242,14 @@ class Renewal:
             return  # the page's next try is signed with the newer one
         if self._may_ask(session):
             (self._check if self.purpose is CHECK else self._renew)(session)
+
+    def _check_that_it_counts(self) -> None:
+        """Go no further where others have gone on without this renewal.
+
+        :raises WxJsApiError: it hung, was given up, and came back.
+        """
+        if self.done.is_set():
+            raise WxJsApiError("The renewal came back too late.")
 
     def _is_settled(self, session: StoreSession) -> bool:
         """Look at the store; whether that leaves nothing to do.
@@ -398,6 +407,7 @@ class Renewal:
 
         :raises WxJsApiError: what went wrong.
         """
+        self._check_that_it_counts()
         self._asked = snapshot
         holding = self.holding
         question = Question(

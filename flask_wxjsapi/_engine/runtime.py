@@ -57,7 +57,7 @@ class Runtime:
         self.clock = clock
         self.random = rng or random.Random()
         self.stores = Stores()
-        self.threads = Threads(clock.monotonic, spawn, call_later)
+        self.threads = Threads(clock.monotonic, spawn, call_later, self._came_back)
         self._means = Means(
             clock,
             self.random,
@@ -98,6 +98,9 @@ class Runtime:
         with self._lock:
             renewal = self._flights.get(snapshot)
             if renewal is not None:
+                if renewal in self._queue and purpose is not KEEP:
+                    self._queue.remove(renewal)
+                    self._queue.appendleft(renewal)
                 return renewal, False
             renewal = Renewal(holding, snapshot, purpose, self._means, page)
             self._flights[snapshot] = renewal
@@ -153,6 +156,21 @@ class Runtime:
         with self._lock:
             return entry in self._schedule
 
+    def _came_back(self) -> None:
+        """A thread that was lost came back: what waited for that is tried again."""
+        now = self.clock.monotonic()
+        with self._lock:
+            self._failed_looks = 0
+            for entry in self._kept:
+                if entry in self._schedule:
+                    self._schedule.put(entry, now)
+        self._wake()
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether a look at the store is under way."""
+        return self._look is not None
+
     def _tell_of_threads(self, problem: object) -> None:
         """Once, and again after a while: where there are no threads every reader meets that."""
         now = self.clock.monotonic()
@@ -169,7 +187,7 @@ class Runtime:
             return
         with self._lock:
             self._kept.add(entry)
-            self._schedule.put(entry, self.clock.time())
+            self._schedule.put(entry, self.clock.monotonic())
         self._wake()
 
     def forget(self, holding: Holding) -> None:
@@ -197,8 +215,9 @@ class Runtime:
         :returns: seconds until something is due again.
         """
         self.threads.reap()
-        now, monotonic = self.clock.time(), self.clock.monotonic()
-        due = self._pop_due(now, monotonic)
+        monotonic = self.clock.monotonic()
+        due = self._pop_due(monotonic)
+        now = self.clock.time()
         wanted = [entry for entry in due if self._is_wanted(entry, now)]
         if wanted:
             self._not_before = monotonic + len(wanted) / _KEYS_A_SECOND
@@ -206,27 +225,31 @@ class Runtime:
         with self._lock:
             # A look that is under way wakes the thread when it is over.
             next_at = None if self._look else self._schedule.next_at
-            pause = _LONGEST_SLEEP if next_at is None else next_at - self.clock.time()
-            pause = max(pause, self._not_before - self.clock.monotonic(), 0.01)
-            self._sleeps_until = self.clock.time() + pause
+            monotonic = self.clock.monotonic()
+            pause = _LONGEST_SLEEP if next_at is None else next_at - monotonic
+            pause = max(pause, self._not_before - monotonic, 0.01)
+            self._sleeps_until = monotonic + pause
         return min(pause, _LONGEST_SLEEP)
 
-    def _pop_due(self, now: float, monotonic: float) -> list[Entry]:
+    def _pop_due(self, monotonic: float) -> list[Entry]:
         """What is due, and what soon would be: one question to the store for all of them."""
         with self._lock:
             if self._look is not None or monotonic < self._not_before:
                 return []
-            due = self._schedule.pop_due(now, _KEYS_A_SECOND)
+            due = self._schedule.pop_due(monotonic, _KEYS_A_SECOND)
             if not due:
                 return []
-            soon = now + _EARLY * min(map(self._interval, due))
+            soon = monotonic + _EARLY * min(map(self._interval, due))
             return due + self._schedule.pop_due(soon, _KEYS_A_SECOND - len(due))
 
     @property
     def next_at(self) -> float | None:
-        """When something is due next; None for never."""
+        """The Unix time at which something is due next; None for never."""
         with self._lock:
-            return self._schedule.next_at
+            next_at = self._schedule.next_at
+        if next_at is None:
+            return None
+        return self.clock.time() + next_at - self.clock.monotonic()
 
     def _is_wanted(self, entry: Entry, now: float) -> bool:
         """Whether to keep something warm: the account's own ticket, and what was read lately."""
@@ -273,6 +296,8 @@ class Runtime:
         entry[1].lost_leases = entry[1].lost_leases + 1 if lost_lease else 0
         at = self._next_at(*entry)
         entry[1].next_at = at
+        # By the clock that nobody sets: put back, the other one would stop the thread for as long.
+        at = self.clock.monotonic() + at - self.clock.time()
         with self._lock:
             if entry in self._kept:
                 self._schedule.put(entry, at)
@@ -354,7 +379,8 @@ class Runtime:
 
 
 def _is_doubtful(renewal: Renewal) -> bool:
-    return renewal.snapshot.back_off is not None
+    chain = renewal.holding.chain(renewal.snapshot)
+    return any(needed.back_off is not None for needed in chain)
 
 
 def _share_of_host(kind: str, generation: int) -> float:
@@ -394,8 +420,8 @@ class Look:
         self._runtime.tell_of_hanging_look()
 
     def cancel(self) -> None:
-        """There is no thread for it."""
-        self._end(has_failed=True)
+        """There is no thread for it, which cost none."""
+        self._end(has_failed=False)
 
     def _end(self, *, has_failed: bool) -> None:
         if not self.done.is_set():

@@ -61,6 +61,7 @@ class Threads:
     :param monotonic: the clock.
     :param spawn: starts a thread; runs the target at once in tests.
     :param call_later: sets a timer; none in tests, which call :meth:`reap` by themselves.
+    :param came_back: called when a thread that was lost has come back.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class Threads:
         monotonic: Callable[[], float],
         spawn: Callable[[str, Callable[[], None]], None],
         call_later: Callable[[float, Callable[[], None]], Callable[[], None]],
+        came_back: Callable[[], None] = lambda: None,
     ) -> None:
         self._monotonic = monotonic
         self._spawn = spawn
         self._call_later = call_later
+        self._came_back = came_back
         self._lock = threading.Lock()  # for a few assignments, never across a call
         self._jobs: set[Job] = set()
         self._lost: set[Job] = set()
@@ -122,7 +125,10 @@ class Threads:
     def _forget(self, job: Job) -> None:
         with self._lock:
             self._jobs.discard(job)
+            was_lost = job in self._lost
             self._lost.discard(job)
+        if was_lost:
+            self._came_back()
 
     def reap(self) -> None:
         """Give up the jobs that hang. Waits for nothing."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import itertools
 import logging
 import math
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from flask_wxjsapi._credential import ACCESS_TOKEN, CARD_TICKET, JSAPI_TICKET, Credential
+from flask_wxjsapi._engine import runtime as runtime_module
 from flask_wxjsapi._engine.purpose import CHECK, KEEP, NEED, Purpose
 from flask_wxjsapi._engine.renewal import Renewal
 from flask_wxjsapi._storage.server import TicketServer
@@ -1424,3 +1427,178 @@ def test_events_carry_no_value(cluster: Cluster) -> None:
     assert [event for event, _ in worker.events] == ["refreshed", "refreshed", "failed"]
     assert "jsapi_ticket-1" not in str(worker.events)
     assert "access_token-1" not in str(worker.events)
+
+
+# -- what a breaker found --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [-3600, -86000, 3600])
+def test_a_clock_that_is_set_does_not_stop_the_thread(cluster: Cluster, seconds: float) -> None:
+    """The schedule goes by the clock that nobody sets: the next look comes as if nothing were."""
+    worker = cluster.worker()
+    worker.ticket()
+    runtime = worker.provider.runtime
+    for _ in range(20):
+        cluster.clock.advance(runtime.tick())
+    cluster.clock.jump(seconds)
+    for _ in range(20):
+        cluster.clock.advance(runtime.tick())
+        worker.ticket()
+    held = worker.holding.snapshot().credential
+    assert held is not None
+    assert abs(held.issued_at - cluster.clock.now) < 7200
+    assert worker.state == "fresh"
+
+
+def test_an_error_carries_nothing_of_the_caller_to_others(cluster: Cluster) -> None:
+    """Whoever calls refresh() inside an except block does not show that to the next reader."""
+    failure = TransportError("away")
+    failure.__cause__ = ConnectionError("https://x/?access_token=SECRET")
+    cluster.upstream.always[ACCESS_TOKEN] = failure
+    worker = cluster.worker()
+    try:
+        raise ValueError("A-PRIVATE")
+    except ValueError:
+        with pytest.raises(TransportError):
+            worker.provider.refresh()
+    with pytest.raises(TicketUnavailable) as caught:
+        worker.ticket()
+    told = "".join(traceback.format_exception(caught.value))
+    assert "away" in told
+    assert "SECRET" not in told
+    assert "A-PRIVATE" not in told
+
+
+def test_with_the_thread_no_reader_pays_for_a_kind_that_was_never_had(cluster: Cluster) -> None:
+    """After the first failure it is tried again behind the readers, who know why not."""
+    worker = cluster.worker()
+    worker.ticket()
+    cluster.upstream.delay = 9
+    cluster.upstream.always[CARD_TICKET] = DOWN
+    waited = 0
+    tried: list[Callable[[], None]] = []
+    for _ in range(60):
+        before = cluster.clock.monotonic()
+        with pytest.raises(TicketUnavailable):
+            worker.provider.get(CARD_TICKET)
+        waited += cluster.clock.monotonic() - before > 1
+        worker.provider.runtime.threads._spawn = lambda name, target: tried.append(target)
+        cluster.clock.advance(1)
+    assert waited == 1
+    assert tried
+
+
+def test_a_failed_token_makes_an_account_doubtful(cluster: Cluster) -> None:
+    """Four of the eight are enough for accounts whose token fails."""
+    worker = cluster.worker()
+    cluster.upstream.always[ACCESS_TOKEN] = DOWN
+    with pytest.raises(TicketUnavailable):
+        worker.ticket()
+    renewal = Renewal(
+        worker.holding, worker.holding.snapshot(), KEEP, worker.provider.runtime._means
+    )
+    assert runtime_module._is_doubtful(renewal)
+
+
+def test_a_reader_moves_a_queued_renewal_to_the_front(cluster: Cluster) -> None:
+    """One that the thread has queued is no reason to wait behind all the others."""
+    worker = cluster.worker(spawn=lambda name, target: None)
+    runtime = worker.provider.runtime
+    kinds = [f"kind-{number}" for number in range(12)]
+    for kind in kinds:
+        runtime.renew(worker.holding, worker.holding.snapshot(kind), KEEP)
+    last = worker.holding.snapshot(kinds[-1])
+    renewal, is_new = runtime.renew(worker.holding, last, NEED)
+    assert not is_new
+    assert runtime._queue[0] is renewal
+
+
+def test_a_renewal_that_was_given_up_asks_for_nothing_more(
+    cluster: Cluster, release: threading.Event
+) -> None:
+    """Others have gone on: what comes back late would replace their ticket."""
+    worker, other = _real(cluster), cluster.worker()
+    hangs = _hang_at(cluster, ACCESS_TOKEN, release)
+    with pytest.raises(TicketUnavailable):
+        worker.provider.get(timeout=0)
+    assert hangs.wait(30)
+    cluster.clock.advance(16)
+    worker.provider.runtime.threads.reap()
+    assert worker.provider.runtime.threads.lost == 1
+    cluster.clock.advance(5)
+    assert other.ticket() == "jsapi_ticket-1"
+    release.set()
+    wait_until(lambda: worker.provider.runtime.threads.lost == 0, what="it came back")
+    assert cluster.upstream.calls[JSAPI_TICKET] == 1
+
+
+@pytest.mark.parametrize("error", [SystemExit(), asyncio.CancelledError()])
+def test_what_is_no_exception_is_a_failure_all_the_same(
+    cluster: Cluster, error: BaseException
+) -> None:
+    """gevent's Timeout around a request, say: it backs off, and readers fail at once."""
+    cluster.upstream.always[ACCESS_TOKEN] = error  # type: ignore[assignment]
+    worker = cluster.worker()
+    for _ in range(5):
+        with pytest.raises(TicketUnavailable) as caught:
+            worker.ticket()
+    assert type(error).__name__ in str(caught.value.__cause__)
+    assert cluster.calls == (1, 0)
+
+
+def test_without_the_thread_one_look_at_a_time_may_hang(
+    cluster: Cluster, release: threading.Event
+) -> None:
+    """However often readers come by."""
+    worker = _real(cluster)
+    worker.has_thread = False
+    worker.ticket()
+    hanging: list[int] = []
+
+    def hang(keys: Any) -> Any:
+        hanging.append(1)
+        release.wait(30)
+        return {}
+
+    cluster.cache.find_many = hang  # type: ignore[method-assign]
+    for _ in range(3):
+        cluster.clock.advance(5.1)
+        worker.ticket()
+        wait_until(lambda: hanging, what="a look hangs")
+    assert len(hanging) == 1
+
+
+def test_when_a_lost_thread_comes_back_the_schedule_goes_on(
+    cluster: Cluster, release: threading.Event
+) -> None:
+    """Nobody waits for the pause that its hanging brought."""
+    worker = _real(cluster)
+    worker.ticket()
+    find_many = cluster.cache.find_many
+
+    def hang(keys: Any) -> Any:
+        release.wait(30)
+        return find_many(keys)
+
+    cluster.cache.find_many = hang  # type: ignore[method-assign]
+    runtime = worker.provider.runtime
+    look = runtime.attend([(worker.holding, worker.holding.snapshot())])
+    cluster.clock.advance(16)
+    runtime.threads.reap()
+    assert look.done.is_set()
+    assert runtime.next_at is not None
+    assert runtime.next_at > cluster.clock.now
+    release.set()
+    wait_until(lambda: runtime.threads.lost == 0, what="it came back")
+    wait_until(lambda: (runtime.next_at or 0) <= cluster.clock.now, what="it is due at once")
+
+
+def test_where_the_thread_cannot_start_a_caller_tries_again(cluster: Cluster) -> None:
+    """What the thread was to keep warm is not left to a thread that is not there."""
+    worker = cluster.worker()
+    cluster.upstream.faults[ACCESS_TOKEN] = [DOWN]
+    with pytest.raises(TicketUnavailable):
+        worker.ticket()
+    worker.has_thread = False
+    cluster.clock.advance(2)
+    assert worker.ticket() == "jsapi_ticket-1"
