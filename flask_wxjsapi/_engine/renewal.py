@@ -452,12 +452,12 @@ class Renewal:
             left = before.expires_at - self._now()
             if 0 < left <= min(MARGIN_AGAIN, before.first_life / 10) + 0.1:
                 self._sleep_past(left)
-        for question in range(_MOST_QUESTIONS):
+        questions = 0
+        while True:
             found = self._ask(snapshot, before, parent, rejected)
-            left = found.expires_at - self._now()
-            if not self._is_ending(found, before, left):
-                break
-            if question == _MOST_QUESTIONS - 1 or not self._sleep_past(left):
+            left, questions = found.expires_at - self._now(), questions + 1
+            is_last = questions == _MOST_QUESTIONS or not self._is_ending(found, before, left)
+            if is_last or not self._sleep_past(left):
                 break
         if left < _NOTHING:
             raise TransportError(f"The {snapshot.kind} that was answered has no life left.")
