@@ -737,6 +737,18 @@ def test_no_other_look_begins_while_one_is_under_way(hanging: Hanging, clock: Fa
     assert hanging.targets
 
 
+def test_the_later_of_two_looks_is_the_one_under_way(hanging: Hanging) -> None:
+    """A reader or a command began it beside the thread's."""
+    runtime = _kept(hanging.worker)
+    entries = [(hanging.worker.holding, hanging.worker.holding.snapshot())]
+    first, second = runtime.attend(entries), runtime.attend(entries)
+    hanging.targets.pop(0)()
+    assert first.done.is_set()
+    assert not second.done.is_set()
+    runtime.tick()
+    assert len(hanging.targets) == 2  # the second, and a renewal
+
+
 def test_looks_that_hang_are_fewer_and_fewer(
     hanging: Hanging, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
