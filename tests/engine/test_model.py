@@ -311,10 +311,11 @@ class Engine(RuleBasedStateMachine):
     def sync(self, worker: int, account: int) -> None:
         of = self.accounts[account]
         before, held = sum(of.upstream.calls.values()), self._held(worker, account)
+        is_resting = self._runtime(worker)._failed_looks > 0  # since a look has hung
         pause = self.workers[worker][account].sync()
         if self.hung:
             return
-        assert 0 < pause <= INTERVAL
+        assert 0 < pause <= (400 if is_resting else INTERVAL)
         if self.bring_back is not None and held is not None:
             calls = sum(of.upstream.calls.values())
             assert calls == before, "with the store down a valid ticket was renewed"

@@ -69,7 +69,8 @@ def _verdict(mutant: Mutant) -> str:
 
 def _pytest(tree: Path, *tests: str) -> tuple[int, str]:
     """The exit code of some tests, and what they print."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", *tests, "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--show-capture=no", *tests]
+    command += ["-p", "no:cacheprovider"]
     env = os.environ | {"WXJSAPI_TEST_QUICK": "1", "WXJSAPI_TEST_EXAMPLES": "200"}
     env["PYTHONPATH"] = str(tree)  # for the programs that a test starts
     try:
