@@ -154,13 +154,6 @@ MUTANTS = [
         f"{WORLDS}wechat_is_away_when_a_repeated_ticket_may_have_died",
     ),
     Mutant(
-        "repeated ticket: handed out though it may be dead, seen by the model",
-        "_credential.py",
-        "Credential.usable_until",
-        takes("_UNKNOWN", "7200"),
-        MODEL,
-    ),
-    Mutant(
         "repeated ticket: not recognized",
         "_engine/renewal.py",
         "Renewal._as_received",
@@ -1078,16 +1071,6 @@ MUTANTS = [
         f"{TELLING}one_that_raises_keeps_nobody_else_from_being_told",
     ),
     Mutant(
-        "a late answer replaces a newer one, seen by the model",
-        "_engine/renewal.py",
-        "Renewal._as_received",
-        gives(
-            "before.generation + 1 if before else 0",
-            "self.snapshot.credential.generation + 1 if self.snapshot.credential else 0",
-        ),
-        MODEL,
-    ),
-    Mutant(
         "overdue renewal not given up, seen by the model",
         "_engine/renewal.py",
         "Renewal.start_clock",
@@ -1144,13 +1127,6 @@ MUTANTS = [
         "spawn",
         gives("True", "False"),
         f"{THREADS}a_thread_is_a_daemon",
-    ),
-    Mutant(
-        "any number of threads is lost, seen by the model",
-        "_engine/threads.py",
-        "Threads.start",
-        if_is("MOST_LOST", False),
-        MODEL,
     ),
     # -- the schedule ------------------------------------------------------------------------------
     Mutant(
@@ -1356,20 +1332,6 @@ MUTANTS = [
         "Runtime.due_at",
         takes("self._is_leased_by_host", "True"),
         f"{RUNTIME}hosts_without_a_common_lease_spread_their_renewals",
-    ),
-    Mutant(
-        "FRESH is renewed by each look",
-        "_engine/runtime.py",
-        "Look._is_due",
-        gives("state is State.FRESH", "False"),
-        f"{RUNTIME}what_is_fresh_is_not_renewed_by_a_look",
-    ),
-    Mutant(
-        "what failed is renewed by each look",
-        "_engine/runtime.py",
-        "Look._is_due",
-        gives("holding.back_off(snapshot, now) is not None", "False"),
-        f"{RUNTIME}what_failed_is_not_renewed_by_a_look",
     ),
     Mutant(
         "looks do not see what was lost",
