@@ -115,12 +115,16 @@ class Credential:
 
         The same value again is no new life: what was told first counts on.
         """
-        return replace(self, first=before.first or (before.issued_at, before.expires_at))
+        return replace(self, first=before._told_first)
+
+    @property
+    def _told_first(self) -> tuple[float, float]:
+        return self.first or (self.issued_at, self.expires_at)
 
     @property
     def first_life(self) -> float:
         """Seconds from the first answer with this value to the end told then."""
-        issued_at, expires_at = self.first or (self.issued_at, self.expires_at)
+        issued_at, expires_at = self._told_first
         return expires_at - issued_at
 
     @property
@@ -130,9 +134,8 @@ class Credential:
         Where it tells what is left the end stays where it was, but for some seconds; where it
         tells a whole life every time the end moves on with the questions.
         """
-        if self.first is None:
-            return False
-        return self.expires_at - self.first[1] > (self.issued_at - self.first[0]) / 2
+        issued_at, expires_at = self._told_first
+        return self.expires_at - expires_at > (self.issued_at - issued_at) / 2
 
     def refresh_at(self, ahead: float) -> float:
         """The Unix time from which it is renewed.

@@ -19,6 +19,9 @@ GOAL = 95.0  # percent of lines and branches
 GOALS = {  # by folder or module: what decides and keeps others out; nothing of it goes untried
     "_engine": 100.0,
     "_storage/lease": 100.0,
+    "_storage/store": 100.0,
+    "_telling": 100.0,
+    "_credential": 100.0,
 }
 
 

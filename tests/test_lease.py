@@ -369,6 +369,24 @@ def test_directory_where_there_are_no_users(
     assert (own_temporary_directory / "flask-wxjsapi-user").is_dir()
 
 
+@posix_only
+def test_directory_of_ours_that_others_can_read_is_closed(tmp_path: Path) -> None:
+    """Whatever the umask made of it, or whoever changed that."""
+    (tmp_path / "ours").mkdir(mode=0o755)
+    (tmp_path / "ours").chmod(0o755)
+    private_directory(tmp_path / "ours")
+    assert mode(tmp_path / "ours") == 0o700
+
+
+def test_host_without_users_and_a_temporary_directory_has_none(
+    monkeypatch: pytest.MonkeyPatch, own_temporary_directory: Path
+) -> None:
+    """There are no other places for it."""
+    monkeypatch.delattr("flask_wxjsapi._storage.lease.os.getuid", raising=False)
+    (own_temporary_directory / "flask-wxjsapi-user").write_text("in its place")
+    assert host_directory() is None
+
+
 # -- the directory of the host -------------------------------------------------------------------
 
 

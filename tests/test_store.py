@@ -786,6 +786,16 @@ def test_lock_of_the_custom_server_is_the_lease(
     assert cache.calls == []
 
 
+def test_lock_of_the_custom_server_is_released_once(custom_store: Store, tickets: Tickets) -> None:
+    """It may be anybody's by the second time."""
+    tickets.own_lock = lock = OwnLock()
+    session = session_of(custom_store)
+    session.take_lease()
+    session.release_lease()
+    session.release_lease()
+    assert lock.released == 1
+
+
 def test_lock_of_the_custom_server_can_refuse(custom_store: Store, tickets: Tickets) -> None:
     """False means that another process is renewing."""
     tickets.own_lock = lock = OwnLock(answer=False)

@@ -45,12 +45,12 @@ class Question:
         :raises WxJsApiError: what went wrong, with no other exception behind it.
         """
         self._sleep_past_a_repeated_one()
-        for question in range(_MOST_QUESTIONS):
-            found = self._ask()
+        questions = 0
+        while True:
+            found, questions = self._ask(), questions + 1
             left = found.expires_at - self.clock.time()
-            if not self._is_ending(found, left):
-                return found
-            if question == _MOST_QUESTIONS - 1 or not self._sleep_past(left):
+            is_last = questions == _MOST_QUESTIONS or not self._is_ending(found, left)
+            if is_last or not self._sleep_past(left):
                 break
         if left < _NOTHING:
             raise TransportError(f"The {self.kind} that was answered has no life left.")

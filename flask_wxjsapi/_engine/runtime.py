@@ -136,8 +136,7 @@ class Runtime:
             if renewal not in self._running:
                 return False
             self._running.discard(renewal)
-            if self._flights.get(renewal.snapshot) is renewal:
-                del self._flights[renewal.snapshot]
+            self._flights.pop(renewal.snapshot, None)
             return True
 
     def _freed(self, renewal: Renewal) -> None:

@@ -20,9 +20,6 @@ class Schedule(Generic[T]):
         self._due: dict[T, int] = {}  # the number of the entry that counts
         self._numbers = itertools.count()
 
-    def __len__(self) -> int:
-        return len(self._due)
-
     def __contains__(self, thing: T) -> bool:
         return thing in self._due
 

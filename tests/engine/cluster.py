@@ -129,8 +129,11 @@ class Worker:
         cluster: Cluster,
         *,
         name: str = "default",
+        prefix: str = PREFIX,
         digest: str = "settings-1",
+        engine: Engine | None = None,
         spawn: Callable[[str, Callable[[], None]], None] = lambda name, target: target(),
+        call_later: Callable[..., Callable[[], None]] = lambda seconds, target: lambda: None,
         upstream: Any = None,
         clock: Clock | None = None,
         context: Callable[[], Any] = contextlib.nullcontext,
@@ -142,11 +145,11 @@ class Worker:
         self.sleep = cluster.clock.sleep
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.app = App()
-        self.engine = Engine(
+        self.engine = engine or Engine(
             self.app,
             clock=WorkersClock(self, clock or cluster.clock),
             spawn=spawn,
-            call_later=lambda seconds, target: lambda: None,
+            call_later=call_later,
             rng=cluster.random,
         )
         self.engine.runtime().ensure_thread = lambda: True  # type: ignore[method-assign]
@@ -154,7 +157,7 @@ class Worker:
             name,
             "wx1",
             upstream or cluster.upstream,
-            Keys(lambda: PREFIX),
+            Keys(lambda: prefix),
             cluster.plan(context),
             Times(refresh_ahead, refresh_timeout, sync_interval),
             digest,

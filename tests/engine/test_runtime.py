@@ -17,12 +17,16 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import WxJsApi
-from flask_wxjsapi._engine.purpose import LOOK
-from flask_wxjsapi._engine.runtime import Engine, Runtime
+from flask_wxjsapi._engine.back_off import BackOff
+from flask_wxjsapi._engine.purpose import KEEP, LOOK, NEED, Purpose
+from flask_wxjsapi._engine.renewal import Renewal
+from flask_wxjsapi._engine.runtime import Engine, Look, Runtime
+from flask_wxjsapi._engine.snapshot import Snapshot
+from flask_wxjsapi._storage.store import Plan
 from flask_wxjsapi.sandbox import Sandbox
 
 from ..conftest import FakeClock, threads_of, wait_until
-from .cluster import DOWN, App, Cluster, FakeLease, Worker
+from .cluster import DOWN, App, Cluster, FakeLease, Worker, says
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 
@@ -490,6 +494,304 @@ def test_hosts_without_a_common_lease_spread_their_renewals(clock: FakeClock) ->
     assert len(due) == 20
     assert min(due) >= refresh_at
     assert max(due) < snapshot.credential.usable_until
+
+
+def _many(worker: Worker, count: int) -> list[Snapshot]:
+    """Snapshots of kinds that were read just now, kept warm."""
+    snapshots = [worker.holding.snapshot(f"kind-{number}") for number in range(count)]
+    for snapshot in snapshots:
+        snapshot.read_at = worker.engine.clock.time()
+        worker.engine.runtime().keep(worker.holding, snapshot)
+    return snapshots
+
+
+def test_a_look_at_many_is_one_question(clock: FakeClock) -> None:
+    """However many accounts share the store."""
+    cluster = Cluster(clock)
+    worker = cluster.worker(spawn=lambda name, target: target() if "look" in name else None)
+    runtime = _kept(worker)
+    _many(worker, 49)
+    questions: list[int] = []
+    find = cluster.cache.find_many
+
+    def note(keys: Any) -> Any:
+        questions.append(len(list(keys)))
+        return find(keys)
+
+    cluster.cache.find_many = note  # type: ignore[method-assign]
+    runtime.tick()
+    assert questions == [50]
+
+
+def test_what_is_due_soon_is_looked_at_together(clock: FakeClock) -> None:
+    """One question for all that are due within a fifth of an interval."""
+    cluster = Cluster(clock)
+    worker = cluster.worker(sync_interval=5)
+    runtime = _kept(worker)
+    looked: list[int] = []
+    runtime.attend = lambda entries: looked.append(len(entries))  # type: ignore[assignment, return-value, func-returns-value]
+    snapshots = _many(worker, 3)
+    for late, snapshot in zip((0.5, 0.9, 1.1), snapshots, strict=True):
+        runtime._schedule.put((worker.holding, snapshot), clock.monotonic() + late)
+    runtime.tick()
+    assert looked == [3]
+
+
+def test_looks_at_many_accounts_are_as_rare_as_there_are_many(clock: FakeClock) -> None:
+    """A thousand keys take ten seconds at a hundred a second; a few are looked at as configured."""
+    cluster = Cluster(clock)
+    worker = cluster.worker(sync_interval=5)
+    runtime = _kept(worker)
+    entry = (worker.holding, worker.holding.snapshot())
+    assert runtime._interval(entry) == 5
+    _many(worker, 999)
+    assert runtime._interval(entry) * 0.8 >= 10
+
+
+def test_what_is_fresh_is_not_renewed_by_a_look(clock: FakeClock) -> None:
+    """A look is one question to the store, and no renewal begins."""
+    worker = Cluster(clock).worker()
+    worker.ticket()
+    runtime = _kept(worker)
+    runtime.renew = lambda *_: pytest.fail("it is renewed")  # type: ignore[method-assign]
+    for _ in range(3):
+        clock.advance(5)
+        runtime.tick()
+    assert worker.holding.snapshot().looked_at == clock.now
+
+
+def test_what_failed_is_not_renewed_by_a_look(clock: FakeClock) -> None:
+    """In a pause WeChat is left alone; the thread comes when it is over."""
+    cluster = Cluster(clock)
+    cluster.upstream.faults["access_token"] = [says(40125)]
+    runtime = _kept(cluster.worker())
+    for _ in range(100):
+        runtime.tick()
+        clock.advance(5)
+    assert cluster.calls == (1, 0)
+    for _ in range(150):
+        runtime.tick()
+        clock.advance(5)
+    assert cluster.calls == (2, 1)
+
+
+def test_the_thread_comes_when_a_pause_is_over(clock: FakeClock) -> None:
+    """And not only with its next look."""
+    cluster = Cluster(clock)
+    cluster.upstream.faults["access_token"] = [DOWN]
+    runtime = _kept(cluster.worker(sync_interval=60))
+    runtime.tick()
+    assert 0.7 <= runtime.tick() <= 1
+    clock.advance(1)
+    runtime.tick()
+    assert cluster.calls == (2, 1)
+
+
+def test_the_thread_is_woken_for_what_comes_sooner(clock: FakeClock) -> None:
+    """A renewal has ended while it sleeps: its next time may be before the thread wakes up."""
+    cluster = Cluster(clock)
+    worker = cluster.worker()
+    runtime = _kept(worker)
+    thread: Any = runtime._thread
+    worker.ticket()
+    runtime.tick()
+    runtime.tick()
+    thread.wake.clear()
+    clock.advance(1)
+    runtime._plan((worker.holding, worker.holding.snapshot()))
+    assert not thread.wake.is_set()
+    worker.holding.snapshot().credential = None
+    runtime._plan((worker.holding, worker.holding.snapshot()), lost_lease=True)
+    assert thread.wake.is_set()
+
+
+def test_what_was_dropped_is_not_planned(clock: FakeClock) -> None:
+    """Its renewal was still under way."""
+    worker = Cluster(clock).worker()
+    runtime = worker.engine.runtime()
+    runtime._plan((worker.holding, worker.holding.snapshot()))
+    assert runtime.next_at is None
+
+
+def test_an_account_that_stops_is_kept_no_longer(clock: FakeClock) -> None:
+    """The thread goes on for the others, and ends with the last one."""
+    cluster = Cluster(clock)
+    first, second = cluster.worker(), cluster.worker()
+    second.engine = second.provider._engine = first.engine
+    runtime = _kept(first)
+    runtime.keep(second.holding, second.holding.snapshot())
+    thread: Any = runtime._thread
+    stopped: list[int] = []
+    thread.stop = lambda: stopped.append(1)
+    first.provider.stop()
+    assert not runtime.is_kept(first.holding, first.holding.snapshot())
+    assert runtime.is_kept(second.holding, second.holding.snapshot())
+    assert stopped == []
+    second.provider.stop()
+    assert stopped == [1]
+    assert runtime.next_at is None
+
+
+def test_a_cache_that_cannot_be_made_has_no_lease_of_its_host(clock: FakeClock) -> None:
+    """A backend that connects when it is made: the schedule goes on without."""
+
+    def refuse() -> str:
+        raise ConnectionError("Connection refused")
+
+    worker = Cluster(clock).worker()
+    worker.ticket()
+    worker.holding.plan = Plan(refuse, lambda: pytest.fail("it is made"))
+    snapshot, runtime = worker.holding.snapshot(), worker.engine.runtime()
+    assert runtime.due_at(worker.holding, snapshot) == snapshot.refresh_at(200)
+
+
+# -- renewals at once ------------------------------------------------------------------------------
+
+
+class Hanging:
+    """A worker whose renewals begin and do not end by themselves."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.targets: list[Callable[[], None]] = []
+        self.worker = Cluster(clock).worker(spawn=lambda name, target: self.targets.append(target))
+        self.runtime = self.worker.engine.runtime()
+
+    def want(self, kind: str, purpose: Purpose = NEED, *, is_doubtful: bool = False) -> Renewal:
+        snapshot = self.worker.holding.snapshot(kind)
+        if is_doubtful:
+            now = self.runtime.clock.time()
+            snapshot.back_off = BackOff(1, now, 1, now, DOWN)
+        return self.runtime.renew(self.worker.holding, snapshot, purpose)[0]
+
+    @property
+    def begun(self) -> list[str]:
+        return sorted(renewal.snapshot.kind for renewal in self.runtime._running)
+
+
+@pytest.fixture
+def hanging(clock: FakeClock) -> Hanging:
+    return Hanging(clock)
+
+
+def test_a_snapshot_has_one_renewal_at_a_time(hanging: Hanging) -> None:
+    """Whoever wants another joins it."""
+    first = hanging.want("kind")
+    assert hanging.want("kind", KEEP) is first
+    assert len(hanging.targets) == 1
+
+
+def test_eight_renewals_are_under_way_at_once(hanging: Hanging) -> None:
+    """The next one begins when one of them ends."""
+    for number in range(10):
+        hanging.want(f"kind-{number}")
+    assert len(hanging.targets) == 8
+    hanging.targets[0]()
+    assert len(hanging.targets) == 9
+
+
+def test_four_of_them_may_be_of_those_that_failed(hanging: Hanging) -> None:
+    """So that accounts whose secret is wrong keep no other waiting."""
+    for number in range(6):
+        hanging.want(f"failed-{number}", is_doubtful=True)
+    assert len(hanging.begun) == 4
+    for number in range(4):
+        hanging.want(f"good-{number}")
+    assert [kind for kind in hanging.begun if "good" in kind] == [f"good-{n}" for n in range(4)]
+
+
+def test_readers_come_before_the_thread(hanging: Hanging) -> None:
+    """Somebody waits for theirs."""
+    for number in range(8):
+        hanging.want(f"kind-{number}")
+    hanging.want("the thread's", KEEP)
+    hanging.want("a reader's", NEED)
+    hanging.targets[0]()
+    assert "a reader's" in hanging.begun
+    assert "the thread's" not in hanging.begun
+
+
+def test_one_that_hangs_makes_room(hanging: Hanging, clock: FakeClock) -> None:
+    """For its successor, once: what it does at last is not counted again."""
+    first = hanging.want("kind")
+    clock.advance(15)
+    hanging.runtime.threads.reap()
+    second = hanging.want("kind")
+    assert second is not first
+    hanging.targets[0]()
+    assert hanging.runtime.flight(second.snapshot) is second
+    assert hanging.begun == ["kind"]
+
+
+# -- looks that go wrong ---------------------------------------------------------------------------
+
+
+def test_no_other_look_begins_while_one_is_under_way(hanging: Hanging, clock: FakeClock) -> None:
+    """The store may hang: one thread is enough to find that out."""
+    runtime = _kept(hanging.worker)
+    for _ in range(3):
+        runtime.tick()
+        _many(hanging.worker, 3)
+        clock.advance(2)
+    assert len(hanging.targets) == 1
+    hanging.targets.pop()()
+    runtime.tick()
+    assert hanging.targets
+
+
+def test_the_later_of_two_looks_is_the_one_under_way(hanging: Hanging) -> None:
+    """A reader or a command began it beside the thread's."""
+    runtime = _kept(hanging.worker)
+    entries = [(hanging.worker.holding, hanging.worker.holding.snapshot())]
+    first, second = runtime.attend(entries), runtime.attend(entries)
+    hanging.targets.pop(0)()
+    assert first.done.is_set()
+    assert not second.done.is_set()
+    runtime.tick()
+    assert len(hanging.targets) == 2  # the second, and a renewal
+
+
+def test_looks_that_hang_are_fewer_and_fewer(
+    hanging: Hanging, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each costs a thread; the log has the first."""
+    runtime = _kept(hanging.worker)
+    pauses = []
+    for _ in range(3):
+        runtime.tick()
+        clock.advance(15)
+        runtime.threads.reap()
+        pauses.append(runtime.next_at - clock.now if runtime.next_at else 0)
+        clock.advance(pauses[-1])
+    assert pauses == pytest.approx([10, 20, 40])
+    for target in hanging.targets:
+        target()
+    assert caplog.text.count("A look at the store hangs") == 1
+
+
+def test_without_a_thread_for_it_a_look_is_over(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits for it, and the next one comes."""
+
+    def refuse(name: str, target: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    worker = Cluster(clock).worker(spawn=refuse)
+    runtime = _kept(worker)
+    runtime.tick()
+    assert 4 <= runtime.tick() <= 5
+    assert caplog.text.count("A thread cannot start: can't start new thread.") == 1
+
+
+def test_a_look_that_breaks_is_logged(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever nobody foresaw, the next look comes."""
+    worker = Cluster(clock).worker()
+    runtime = _kept(worker)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Look, "_look", lambda *_: 1 / 0)
+        runtime.tick()
+    assert "A look at the store broke: ZeroDivisionError" in caplog.text
+    assert 4 <= runtime.tick() <= 5
 
 
 # -- processes -------------------------------------------------------------------------------------
