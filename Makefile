@@ -11,8 +11,9 @@ TTL ?= 7200
 demo: $(VENV)/installed
 	@TTL=$(TTL) PORT=$(PORT) $(BIN)/python examples/quickstart
 
+# Four at a time on two cores: most of a test's time it waits for a process or a browser.
 test: lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not slow"
 
 # uWSGI is compiled on the way; where that fails, its tests say that they were skipped.
 test-all: lint mutants

@@ -68,7 +68,9 @@ def test_a_day_in_each_world(clock: FakeClock, world: str) -> None:
     assert day.calls <= 60
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(
+    "world", ["dying", *(pytest.param(world, marks=pytest.mark.slow) for world in WORLDS[:3])]
+)
 def test_three_lifetimes_of_four_workers_in_each_world(clock: FakeClock, world: str) -> None:
     """Four workers cost as many calls as one, and each has the new ticket within a second."""
     day = Day(clock, world, workers=4)
