@@ -27,7 +27,7 @@ from .lease import (
     private_directory,
     remove_unusable,
 )
-from .server import TicketServer
+from .server import TicketServer, tell_of_damage
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -255,14 +255,7 @@ class CacheServer(TicketServer):
     def _report_damage(self, key: str, problem: str) -> None:
         if key not in self._damaged:
             self._damaged.add(key)
-            tell(
-                logging.WARNING,
-                "The record under %s is damaged (%s); it counts as absent and is replaced.",
-                key,
-                problem,
-                event="record_damaged",
-                key=key,
-            )
+            tell_of_damage(key, problem)
 
 
 #: cachelib passes over files that end like this when it lists, clears and evicts.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 
 from .._credential import Credential
+from .._telling import tell
 from .lease import Lease
 
 
@@ -47,3 +49,15 @@ class TicketServer(ABC):
         :param key: as for :meth:`find`.
         """
         return None
+
+
+def tell_of_damage(key: str, problem: str) -> None:
+    """Tell the log of a record that is none of ours."""
+    tell(
+        logging.WARNING,
+        "The record under %s is damaged (%s); it counts as absent and is replaced.",
+        key,
+        problem,
+        event="record_damaged",
+        key=key,
+    )

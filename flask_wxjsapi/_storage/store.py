@@ -14,7 +14,7 @@ from .._credential import ACCESS_TOKEN, Credential
 from .._error_text import describe
 from .._telling import tell
 from .lease import FileLease, Lease, LocalLease
-from .server import TicketServer
+from .server import TicketServer, tell_of_damage
 
 if TYPE_CHECKING:
     from .cache import CacheServer  # with Flask-Caching, which comes with the first app
@@ -134,14 +134,7 @@ class Part(Generic[S]):
             return found
         if key not in self._damaged:
             self._damaged.add(key)
-            tell(
-                logging.WARNING,
-                "The record under %s is damaged (%s); it counts as absent and is replaced.",
-                key,
-                problem,
-                event="record_damaged",
-                key=key,
-            )
+            tell_of_damage(key, problem)
         return None
 
     def compare(self, saved: Credential, found: Credential) -> None:
