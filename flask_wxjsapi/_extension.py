@@ -26,7 +26,7 @@ from ._views import blueprint
 
 # The context variables behind Flask's proxies: each way through a proxy costs a twelfth of a config
 # (docs/performance.rst). A Flask that has them elsewhere has the proxies still, and one context.
-_proxied: Callable[[], Any] = contexts.app_ctx._get_current_object  # type: ignore[attr-defined]
+_proxied: Callable[[], Any] = contexts.app_ctx._get_current_object  # type: ignore[attr-defined]  # a LocalProxy
 _app_context = getattr(getattr(contexts, "_cv_app", None), "get", _proxied)
 _request_context = getattr(getattr(contexts, "_cv_request", None), "get", _app_context)
 
