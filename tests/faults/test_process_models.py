@@ -773,7 +773,7 @@ def _leave() -> float:
 
 def test_300_threads_at_expiry_share_one_call(figure: Figure) -> None:
     """The ticket has ended, 300 threads of one process want one: one call, the same for all."""
-    with Sandbox(ticket="new", ticket_lifetime=1, delay=0.3).serve() as sandbox:
+    with Sandbox(ticket="new", ticket_lifetime=3, delay=0.3).serve() as sandbox:
         app = Flask("crowd")
         app.config.update(
             WXJSAPI_APP_ID=sandbox.app_id,
@@ -790,8 +790,10 @@ def test_300_threads_at_expiry_share_one_call(figure: Figure) -> None:
         first = read()
         with app.app_context():
             wait_until(lambda: wxjsapi.status().state == "invalid", what="the ticket has ended")
-        # The next one outlives 300 threads on a busy machine.
+        # The next one outlives 300 threads on a busy machine. (There, the first one may have had no
+        # life left when it arrived, and was asked for again.)
         sandbox._registry.accounts[sandbox.app_id].ticket_lifetime = 7200.0
+        before = sandbox.calls.copy()
         started = time.monotonic()
         tickets = at_once(300, read)
         seconds = time.monotonic() - started
@@ -801,9 +803,9 @@ def test_300_threads_at_expiry_share_one_call(figure: Figure) -> None:
         figure(
             "300 threads of one process at expiry",
             "one ticket call, one ticket",
-            f"{sandbox.calls['getticket'] - 1} call, {seconds:.1f} s with WeChat's 0.3",
+            f"{(sandbox.calls - before)['getticket']} call, {seconds:.1f} s with WeChat's 0.3",
         )
-        assert dict(sandbox.calls) == {"stable_token": 1, "getticket": 2}
+        assert dict(sandbox.calls - before) == {"getticket": 1}
 
 
 # -- start() and close() ---------------------------------------------------------------------------
