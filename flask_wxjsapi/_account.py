@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from os import urandom
 from time import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from zlib import crc32
 
 from markupsafe import Markup
 
-from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET
+from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
 from ._engine.reading import Credentials, Status
 from ._engine.runtime import Engine
 from ._engine.snapshot import Holding, Times
@@ -32,10 +33,11 @@ from .errors import TicketUnavailable
 if TYPE_CHECKING:
     from ._storage.cache import CacheServer, CacheSettings
 
-#: Where an app keeps its accounts: a dict by name in ``app.extensions``.
-ACCOUNTS = "wxjsapi.accounts"
+#: Seconds a page waits for its ticket before it renders without.
+SCRIPT_TIMEOUT = 2.0
 
-_SCRIPT_TIMEOUT = 2.0  # seconds a page waits for its ticket before it renders without
+#: What a page without a ticket has in place of wx.config.
+NO_TICKET = warning("wx.config was not called: the server has no WeChat ticket just now.")
 
 
 @dataclass(frozen=True)
@@ -56,20 +58,35 @@ class Host:
     is_testing: Callable[[], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an account comes from that comes at run time.
+
+    :param load: asks its loader for the settings of this moment; raises ``UnknownAccount`` where
+        there are none, and another ``WxJsApiError`` where the loader failed.
+    :param forget: called when nobody wants the account any more, or it is gone.
+    """
+
+    load: Callable[[], Settings]
+    forget: Callable[[], object]
+
+
 class Account:
     """One account of one app.
 
     :param settings: its own.
-    :param caches: how to open its private cache.
+    :param plan: of its store.
+    :param source: of one that comes at run time.
     """
 
-    def __init__(self, settings: Settings, caches: CacheSettings, host: Host) -> None:
+    def __init__(
+        self, settings: Settings, plan: Plan, host: Host, source: Source | None = None
+    ) -> None:
         self.settings = settings
         self._host = host
+        self._source = source
         self._is_closed = False
         self._script_failed = False
-        self._is_beta = settings.platform.is_beta
-        about = {"account": settings.name, "app_id": settings.app_id}
         #: What tickets are asked of, without the user's own token provider.
         self.api = _api(settings)
         self.credentials = Credentials(
@@ -79,14 +96,37 @@ class Account:
                 settings.app_id,
                 _upstream(settings, self.api, host),
                 _keys(settings),
-                _plan(settings, caches, host),
-                Times(settings.refresh_ahead, settings.refresh_timeout, settings.sync_interval),
+                plan,
+                _times(settings, is_one_of_many=source is not None),
                 settings.digest,
-                lambda event, facts: host.notify(event, {**about, **facts}),
+                self._notify,
                 self._is_background,
+                None if source is None else self._reload,
+                self._go,
             ),
         )
         self._ticket = self.credentials.holding.snapshot()
+
+    def _notify(self, event: str, facts: Mapping[str, object]) -> None:
+        about = {"account": self.settings.name, "app_id": self.settings.app_id}
+        self._host.notify(event, {**about, **facts})
+
+    def _reload(self) -> bool:
+        """Take over what the loader says now; whether the keys in the store are others since."""
+        if self._source is None:
+            return False
+        settings = self._source.load()
+        if settings == self.settings:
+            return False
+        self.settings, self.api = settings, _api(settings)
+        upstream = _upstream(settings, self.api, self._host)
+        return self.credentials.holding.change(upstream, _keys(settings), settings.digest)
+
+    def _go(self) -> None:
+        """Of an account that came at run time: forget it, and keep nothing warm."""
+        if self._source is not None:
+            self._source.forget()
+            self.credentials.stop()
 
     def _is_background(self) -> bool:
         if self._is_closed:
@@ -96,23 +136,23 @@ class Account:
 
     # -- the credentials -----------------------------------------------------------------------
 
-    def ticket(self) -> str:
-        return self.credentials.get().value
+    def ticket(self, timeout: float | None = None) -> str:
+        return self.credentials.get(JSAPI_TICKET, timeout).value
 
-    def access_token(self) -> str:
+    def access_token(self, timeout: float | None = None) -> str:
         if self.settings.central_url is not None:
             raise RuntimeError(
                 f"{self._prefix}CENTRAL_URL is set: the access token stays with the central "
                 "server, which passes on nothing but tickets."
             )
-        return self.credentials.get(ACCESS_TOKEN).value
+        return self.credentials.get(ACCESS_TOKEN, timeout).value
 
-    def card_ticket(self) -> str:
+    def card_ticket(self, timeout: float | None = None) -> str:
         if CARD_TICKET not in self.settings.ticket_kinds:
             raise RuntimeError(
                 f'{self._prefix}PLATFORM is "{self.settings.platform}", which has no cards.'
             )
-        return self.credentials.get(CARD_TICKET).value
+        return self.credentials.get(CARD_TICKET, timeout).value
 
     def refresh(self) -> str:
         value = self.credentials.refresh().value
@@ -141,6 +181,7 @@ class Account:
         js_api_list: Iterable[str] | None = None,
         open_tag_list: Iterable[str] | None = None,
         debug: bool | None = None,
+        timeout: float | None = None,
     ) -> WxConfig:
         """The argument of ``wx.config`` for the page with a URL."""
         # The way of every page: nothing is called here that need not be. See docs/performance.rst.
@@ -150,7 +191,7 @@ class Account:
         noncestr, now = urandom(8).hex(), time()  # as secrets.token_hex(8), in less time
         timestamp, held = int(now), self._ticket
         # Last: nothing that may raise comes after a ticket is in a local variable.
-        ticket = held.value if held.start <= now < held.end else self.credentials.get().value
+        ticket = held.value if held.start <= now < held.end else self.ticket(timeout)
         config: WxConfig = {
             "debug": settings.debug if debug is None else debug,
             "appId": settings.app_id,
@@ -160,17 +201,22 @@ class Account:
             "jsApiList": names,
             "openTagList": open_tags,
         }
-        if self._is_beta:
+        if settings.platform.is_beta:
             config["beta"] = True  # or what goes through wx.invoke fails
         return config
 
-    def agent_config(self, page: str, js_api_list: Iterable[str] | None = None) -> AgentConfig:
+    def agent_config(
+        self,
+        page: str,
+        js_api_list: Iterable[str] | None = None,
+        timeout: float | None = None,
+    ) -> AgentConfig:
         """The argument of ``wx.agentConfig`` for the page with a URL."""
         settings = self.settings
         agent_id = self.agent_id
         names = [*settings.js_api_list] if js_api_list is None else listed(js_api_list)
         noncestr, timestamp = urandom(8).hex(), int(time())
-        ticket = self.credentials.get(AGENT_TICKET).value
+        ticket = self.credentials.get(AGENT_TICKET, timeout).value
         return {
             "corpid": settings.app_id,
             "agentid": agent_id,
@@ -199,6 +245,7 @@ class Account:
         js_api_list: Iterable[str] | None,
         share: Mapping[str, str] | None,
         nonce: str | None,
+        timeout: float,
     ) -> Markup:
         """The script tags for the page with a URL; without a ticket they say so."""
         settings = self.settings
@@ -206,27 +253,19 @@ class Account:
         if share is not None:
             names += [name for name in settings.platform.share_calls if name not in names]
         card = None if share is None else share_card(page, share)
-        body = self._body(page, names, card)
-        first, *spare = settings.jssdk_urls
-        sources = [first]
-        if settings.is_sandbox:
-            from .sandbox import embedded  # which nobody needs in production
+        return script_tags(settings, self._body(page, names, card, timeout), nonce)
 
-            # A phone for any browser.
-            phone = settings.platform.phone
-            sources.insert(0, f"{embedded().url}/sandbox/bridge.js?phone={phone}")
-        return tags(sources, spare, settings.agent_sdk_urls, body, nonce)
-
-    def _body(self, page: str, names: list[str], card: Mapping[str, str] | None) -> Markup:
+    def _body(
+        self, page: str, names: list[str], card: Mapping[str, str] | None, timeout: float
+    ) -> Markup:
         """The statements of :meth:`script`; a warning in the console where there is no ticket."""
         try:
-            self.credentials.get(timeout=_SCRIPT_TIMEOUT)
-            config = self.config(page, names)
+            config = self.config(page, names, timeout=timeout)
         except TicketUnavailable as error:
             if not self._script_failed:
                 self._script_failed = True
                 self._tell_of_pages(str(error.__cause__ or error))
-            return warning("wx.config was not called: the server has no WeChat ticket just now.")
+            return NO_TICKET
         self._script_failed = False
         return config_call(config, card, self.settings.platform.share_calls)
 
@@ -247,7 +286,29 @@ class Account:
         return key_prefix(self.settings.name)
 
 
+def script_tags(settings: Settings, body: Markup, nonce: str | None) -> Markup:
+    """The script tags of a page: the JS-SDK, what an agent needs beside it, and the statements."""
+    first, *spare = settings.jssdk_urls
+    sources = [first]
+    if settings.is_sandbox:
+        from .sandbox import embedded  # which nobody needs in production
+
+        # A phone for any browser.
+        sources.insert(0, f"{embedded().url}/sandbox/bridge.js?phone={settings.platform.phone}")
+    return tags(sources, spare, settings.agent_sdk_urls, body, nonce)
+
+
 # -- how an account is wired -----------------------------------------------------------------------
+
+
+def _times(settings: Settings, *, is_one_of_many: bool) -> Times:
+    """One of many accounts is renewed up to another lead earlier than it need be, each at a moment
+    of its own: thousands that were met at once do not fall due at once.
+    """
+    ahead = settings.refresh_ahead
+    if is_one_of_many:
+        ahead *= 1 + crc32(settings.app_id.encode()) / 2**32
+    return Times(ahead, settings.refresh_timeout, settings.sync_interval)
 
 
 def _base_url(settings: Settings) -> str:
@@ -256,10 +317,11 @@ def _base_url(settings: Settings) -> str:
     from .sandbox import embedded  # likewise
 
     sandbox = embedded()
-    if settings.platform.has_agents:
-        sandbox.add_agent(settings.app_id, settings.app_secret, settings.agent_id or "")
-    else:
-        sandbox.add_account(settings.app_id, settings.app_secret)
+    with suppress(ValueError):  # it has another secret, and will say so when it is asked
+        if settings.platform.has_agents:
+            sandbox.add_agent(settings.app_id, settings.app_secret, settings.agent_id or "")
+        else:
+            sandbox.add_account(settings.app_id, settings.app_secret)
     return sandbox.url
 
 
@@ -297,7 +359,8 @@ def _keys(settings: Settings) -> Keys:
     return Keys(prefix, own, frozenset(settings.platform.kinds_of_corp))
 
 
-def _plan(settings: Settings, caches: CacheSettings, host: Host) -> Plan:
+def plan_of(settings: Settings, caches: CacheSettings, host: Host) -> Plan:
+    """Where the accounts of an extension are kept."""
     server = settings.ticket_server
     if server is None:
         return Plan(lambda: caches.key, lambda: host.open_cache(caches))

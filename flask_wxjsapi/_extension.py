@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from blinker import Namespace
 from flask import Flask
-from flask import globals as contexts
 from flask.ctx import AppContext
-from markupsafe import Markup
 
-from ._account import ACCOUNTS, Account, Host
-from ._engine.reading import Status
+from ._account import Host
+from ._accounts import ACCOUNTS, Accounts, Loader
 from ._engine.runtime import Engine
 from ._error_text import describe
-from ._page.config import AgentConfig, WxConfig, whole_url
-from ._page.url import page_url
+from ._js_api import AccountJsApi, JsApi
 from ._settings import Settings, key_prefix
 from ._telling import tell
 from ._tools.cli import commands
 from ._views import blueprint
 
-# The context variables behind Flask's proxies: each way through a proxy costs a twelfth of a config
-# (docs/performance.rst). A Flask that has them elsewhere has the proxies still, and one context.
-_proxied: Callable[[], Any] = contexts.app_ctx._get_current_object  # type: ignore[attr-defined]  # a LocalProxy
-_app_context = getattr(getattr(contexts, "_cv_app", None), "get", _proxied)
-_request_context = getattr(getattr(contexts, "_cv_request", None), "get", _app_context)
+L = TypeVar("L", bound=Loader)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _ENGINE = "wxjsapi.engine"  # likewise a key of app.extensions
@@ -46,8 +39,9 @@ ticket_refresh_failed = _signals.signal("wxjsapi-ticket-refresh-failed")
 _SIGNALS = {"refreshed": ticket_refreshed, "failed": ticket_refresh_failed}
 
 
-class WxJsApi:
-    """Keeps an account's ``jsapi_ticket`` fresh and signs pages with it.
+class WxJsApi(JsApi):
+    """Keeps ``jsapi_ticket`` fresh and signs pages with it: the extension, and the account in the
+    app's config.
 
     All accounts of an app share one thread, named ``wxjsapi``, and one store in each process.
 
@@ -61,156 +55,81 @@ class WxJsApi:
         if not _NAME.fullmatch(name):
             raise RuntimeError(f"name must be a lower-case identifier such as 'shop', got {name!r}")
         self.name = name
+        self._loader: Loader | None = None
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
         """Register with an app. Opens no connection and starts no thread.
 
-        :raises RuntimeError: for a setting that cannot be right, and for a second registration.
+        :raises RuntimeError: for a setting that cannot be right, for a second registration, and
+            after the first request.
         """
+        if getattr(app, "_got_first_request", False):
+            raise RuntimeError(
+                f"The WxJsApi named {self.name!r} comes too late: the app has answered its first "
+                "request. Accounts that are added while it runs come from an account_loader."
+            )
         registered: dict[str, WxJsApi] = app.extensions.setdefault("wxjsapi", {})
         if self.name in registered:
             raise RuntimeError(
                 f"A WxJsApi named {self.name!r} is registered with this app already: call "
                 "init_app() once, or give a second account its own name=."
             )
-        settings = Settings.load(app.config, self.name)
+        settings = Settings.load(app.config, self.name, needs_account=self._loader is None)
         if settings.is_sandbox and not (app.debug or app.testing):
             raise RuntimeError(
                 f'{key_prefix(self.name)}API_BASE_URL = "sandbox" is for development: it '
                 "needs debug or testing mode, set before init_app(). (flask --debug does.)"
             )
-        accounts: dict[str, Account] = app.extensions.setdefault(ACCOUNTS, {})
-        for other in accounts.values():
+        others: dict[str, Accounts] = app.extensions.setdefault(ACCOUNTS, {})
+        for other in others.values():
             _check_pair(settings, other.settings)
         if settings.url_prefix is not None:
             app.register_blueprint(blueprint(settings))
         # With the app, and not here, so that neither keeps the other: an app is found by one dict.
-        account = _open(app, settings)
-        accounts[self.name] = account
+        accounts = others[self.name] = _open(app, settings, lambda: self._loader)
         registered[self.name] = self
 
-        def keep_warm() -> None:
-            account.credentials.start()
+        if settings.has_account:
+            own = accounts.own.credentials
 
-        app.before_request(keep_warm)
+            def keep_warm() -> None:
+                own.start()
+
+            app.before_request(keep_warm)
         app.cli.add_command(commands)
         scope = "" if self.name == "default" else f"{self.name}_"
-        app.add_template_global(self.config, f"{scope}wx_config")
-        app.add_template_global(self.script, f"{scope}wx_script")
-        if settings.agent_id is not None:
-            app.add_template_global(self.agent_config, f"{scope}wx_agent_config")
+        for method in ("config", "script"):
+            app.add_template_global(self._with_app_id(method), f"{scope}wx_{method}")
+        if settings.agent_id is not None or self._loader is not None:
+            app.add_template_global(self._with_app_id("agent_config"), f"{scope}wx_agent_config")
 
-    # -- in a view -----------------------------------------------------------------------------
+    # -- accounts at run time --------------------------------------------------------------------
 
-    @property
-    def ticket(self) -> str:
-        """A valid ``jsapi_ticket``. Costs no I/O while this process holds one.
+    def account_loader(self, loader: L) -> L:
+        """Register a function that returns the keys of the account with an AppID: accounts then
+        come and go while the app runs.
 
-        :raises TicketUnavailable: when none can be had within REFRESH_TIMEOUT; at once after a
-            failure, until something succeeds. A 503 if nobody catches it.
+        It is called in an application context and a thread of its own, when an account is first
+        named and again before each fetch. Its answer is a mapping of the settings' keys without
+        prefix, such as ``{"APP_SECRET": row.secret}``, or None where there is no such account.
+        What it leaves out is the extension's own, but for APP_SECRET, AGENT_ID and
+        ACCESS_TOKEN_PROVIDER. Where the extension has no APP_ID of its own, register it before
+        :meth:`init_app`.
         """
-        return self._account().ticket()
+        self._loader = loader
+        return loader
 
-    @property
-    def access_token(self) -> str:
-        """A valid ``access_token``, for other WeChat libraries in the same app.
+    def account(self, app_id: str) -> JsApi:
+        """An account that the :meth:`account_loader` knows. This costs nothing; the loader is asked
+        when the account is used.
 
-        :raises TicketUnavailable: when none can be had.
+        :param app_id: its AppID, or the corp's id.
         """
-        return self._account().access_token()
-
-    @property
-    def card_ticket(self) -> str:
-        """A valid ticket for cards (卡券), to be signed with :func:`sign_card`.
-
-        :raises TicketUnavailable: when none can be had.
-        """
-        return self._account().card_ticket()
-
-    def config(
-        self,
-        js_api_list: Iterable[str] | None = None,
-        *,
-        open_tag_list: Iterable[str] | None = None,
-        debug: bool | None = None,
-        url: str | None = None,
-    ) -> WxConfig:
-        """The argument of ``wx.config`` for a page. Also the Jinja global ``wx_config``.
-
-        :param js_api_list: the JS-SDK functions the page uses; by default JS_API_LIST.
-        :param open_tag_list: the open tags (开放标签) it uses; by default OPEN_TAG_LIST.
-        :param debug: let the JS-SDK show its results in alerts; by default DEBUG.
-        :param url: the page's URL; by default the current request's, as the browser has it.
-            A hash is cut off.
-        :raises TicketUnavailable: when there is no ticket.
-        """
-        try:
-            account: Account = _app_context().app.extensions[ACCOUNTS][self.name]
-        except (LookupError, RuntimeError):
-            account = self._account()  # which says what is wrong
-        page = _page(account) if url is None else whole_url(url)
-        return account.config(page, js_api_list, open_tag_list, debug)
-
-    def agent_config(
-        self, js_api_list: Iterable[str] | None = None, url: str | None = None
-    ) -> AgentConfig:
-        """The argument of WeCom's ``wx.agentConfig`` for a page, which is signed with the ticket
-        of the application. Also the Jinja global ``wx_agent_config``.
-
-        :param js_api_list: as for :meth:`config`.
-        :param url: as for :meth:`config`.
-        :raises TicketUnavailable: when there is no ticket.
-        """
-        account = self._account()
-        account.agent_id  # noqa: B018 - says so where there is none, before anything else
-        return account.agent_config(_page(account, url), js_api_list)
-
-    def script(
-        self,
-        js_api_list: Iterable[str] | None = None,
-        *,
-        share: Mapping[str, str] | None = None,
-        nonce: str | None = None,
-        url: str | None = None,
-    ) -> Markup:
-        """The script tags for a page. Also the Jinja global ``wx_script``.
-
-        The first loads the JS-SDK, the last calls ``wx.config``; with AGENT_ID one between them
-        loads what WeCom needs for ``wx.agentConfig``. A page does not fail because WeChat does:
-        without a ticket, for which it waits 2 s at most, the last one warns in the browser's
-        console instead.
-
-        :param js_api_list: as for :meth:`config`.
-        :param share: ``title``, ``desc``, ``link`` and ``imgUrl`` of the card a share makes, for
-            friends and for Moments. ``link`` is the page's own URL if left out; a relative ``link``
-            or ``imgUrl`` is made absolute, as WeChat wants it.
-        :param nonce: of the page's Content-Security-Policy.
-        :param url: as for :meth:`config`.
-        """
-        account = self._account()
-        return account.script(_page(account, url), js_api_list, share, nonce)
+        return AccountJsApi(self.name, app_id)
 
     # -- for the operator ------------------------------------------------------------------------
-
-    def refresh(self) -> str:
-        """Renew the ticket now, for the whole cluster, in spite of a back-off; with AGENT_ID the
-        agent's as well.
-
-        Within 10 s of the cluster's last ``refresh()``, successful or not, it only returns
-        what there is.
-
-        :returns: the ticket.
-        :raises WxJsApiError: what went wrong: a ``WeChatAPIError`` or a ``TransportError``.
-        """
-        return self._account().refresh()
-
-    def status(self) -> Status:
-        """What this process knows of the ticket. Asks the store where no thread has done so, and
-        never WeChat.
-        """
-        return self._account().status()
 
     def start(self, app: Flask) -> None:
         """Have the background thread of this process keep the account warm from now on, before
@@ -218,46 +137,23 @@ class WxJsApi:
 
         Call it where a worker process begins, such as gunicorn's ``post_worker_init``.
         """
-        self._account_of(app).start()
+        self._accounts_of(app).start()
 
     def close(self, app: Flask) -> None:
-        """Have the background thread of this process leave the account alone; a caller renews
-        from then on. With the last account the thread ends.
+        """Have the background thread of this process leave the extension's accounts alone; a
+        caller renews from then on. With the last account the thread ends.
         """
-        self._account_of(app).close()
+        self._accounts_of(app).close()
 
-    def _account(self) -> Account:
-        try:
-            app: Flask = _app_context().app
-        except (LookupError, RuntimeError):
-            raise RuntimeError(
-                "WxJsApi was used outside an application context: use it in a view or template, "
-                "or inside 'with app.app_context():'."
-            ) from None
-        return self._account_of(app)
+    def _with_app_id(self, method: str) -> Callable[..., object]:
+        """A method as a Jinja global, which takes ``app_id=`` as well."""
 
-    def _account_of(self, app: Flask) -> Account:
-        try:
-            return app.extensions[ACCOUNTS][self.name]  # type: ignore[no-any-return]  # likewise
-        except KeyError:
-            raise self._not_registered() from None
+        def call(*args: object, app_id: str | None = None, **more: object) -> object:
+            account = self if app_id is None else self.account(app_id)
+            result: object = getattr(account, method)(*args, **more)
+            return result
 
-    def _not_registered(self) -> RuntimeError:
-        return RuntimeError(
-            f"This WxJsApi (name={self.name!r}) is not registered with the current app: call "
-            "wxjsapi.init_app(app) where the app is made."
-        )
-
-
-def _page(account: Account, url: str | None = None) -> str:
-    """The URL to sign: the one given or the current request's."""
-    if url is not None:
-        return whole_url(url)
-    try:
-        environ = _request_context().request.environ
-    except (LookupError, RuntimeError, AttributeError):
-        raise RuntimeError("Outside a request there is no page to sign: pass url=.") from None
-    return page_url(environ, account.settings.public_origin)
+        return call
 
 
 def _check_pair(settings: Settings, other: Settings) -> None:
@@ -278,8 +174,8 @@ def _check_pair(settings: Settings, other: Settings) -> None:
         )
 
 
-def _open(app: Flask, settings: Settings) -> Account:
-    """An account of an app, which it does not keep."""
+def _open(app: Flask, settings: Settings, loader: Callable[[], Loader | None]) -> Accounts:
+    """The accounts of an app, which they do not keep."""
     from ._storage.cache import CacheServer, CacheSettings  # with Flask-Caching
 
     app_ref = weakref.ref(app)
@@ -311,4 +207,4 @@ def _open(app: Flask, settings: Settings) -> Account:
     if _ENGINE not in app.extensions:
         app.extensions[_ENGINE] = Engine(app)
     host = Host(app.extensions[_ENGINE], context, open_cache, notify, lambda: the_app().testing)
-    return Account(settings, CacheSettings(app.config, settings.cache), host)
+    return Accounts(settings, CacheSettings(app.config, settings.cache), host, loader)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import hmac
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -112,13 +113,16 @@ class Settings:
     central_token: str = _key(read.secret, None, "This app's bearer token there.", is_secret=True)
 
     @classmethod
-    def load(cls, config: Mapping[str, Any], name: str = "default") -> Settings:
+    def load(
+        cls, config: Mapping[str, Any], name: str = "default", *, needs_account: bool = True
+    ) -> Settings:
         """Read an account's keys from an app's config.
 
         :param name: the account; any but ``"default"`` puts its name before the keys.
+        :param needs_account: False where accounts come at run time, and APP_ID may be missing.
         :raises RuntimeError: for a value that cannot be right; it quotes the key, never a secret.
         """
-        found = _loaded(config, name)
+        found = _loaded(config, name, needs_account)
         unknown = _about_unknown(config, key_prefix(name))
         del config  # a traceback shows what its frames hold
         for text in unknown:
@@ -126,6 +130,32 @@ class Settings:
         if isinstance(found, str):
             raise RuntimeError(found)
         return found
+
+    def of_account(self, app_id: str, answer: Mapping[str, Any]) -> Settings | str:
+        """The settings of an account that comes at run time; or what is wrong with them, to be
+        raised where no frame holds them.
+
+        :param answer: the account's keys, without prefix. What it leaves out is as it is here, but
+            for what makes out an account: secret, agent and provider.
+        """
+        values = {key.lower(): getattr(self, key.lower()) for key in KEYS}
+        values |= dict.fromkeys(_OF_ONE_ACCOUNT)
+        values["app_id"] = app_id
+        values["central_token"] = self.central_token or None
+        if self.api_base_url == self.platform.api_url:  # it follows the platform
+            values["api_base_url"] = None
+        for key, value in answer.items():
+            problem = _about_key_of_account(key)
+            if problem is None and value is not None:
+                problem = _read_into(values, key, value)
+            if problem is not None:
+                return problem
+        return _finished(values, "", self.name)
+
+    @property
+    def has_account(self) -> bool:
+        """Whether these are an account's; where accounts come at run time they need not be."""
+        return bool(self.app_id)
 
     @property
     def is_sandbox(self) -> bool:
@@ -183,25 +213,56 @@ def key_prefix(name: str) -> str:
 # -- reading: what is wrong is returned, and raised where no frame holds a secret ------------------
 
 
-def _loaded(config: Mapping[str, Any], name: str) -> Settings | str:
+def _loaded(config: Mapping[str, Any], name: str, needs_account: bool) -> Settings | str:
     """The settings, or what is wrong with them."""
     prefix = key_prefix(name)
     values: dict[str, Any] = {}
     for key, declared in KEYS.items():
         value = config.get(prefix + key)
-        value = declared.default if value is None else value
-        try:
-            values[key.lower()] = None if value is None else declared.read(value)
-        except ValueError as error:
-            return f"{prefix}{key} {error}"
+        problem = _read_into(values, key, declared.default if value is None else value)
+        if problem is not None:
+            return prefix + problem
+    return _finished(values, prefix, name, needs_account)
+
+
+def _read_into(values: dict[str, Any], key: str, value: object) -> str | None:
+    """Read one key; what is wrong with it."""
+    try:
+        values[key.lower()] = None if value is None else KEYS[key].read(value)
+    except ValueError as error:
+        return f"{key} {error}"
+    return None
+
+
+def _finished(
+    values: dict[str, Any], prefix: str, name: str, needs_account: bool = True
+) -> Settings | str:
+    """The settings of what was read, or what is wrong with it."""
     _use_account_of_sandbox(values)
-    problem = _about_all(values, prefix)
+    is_account = needs_account or values["app_id"] is not None
+    problem = _about_all(values, prefix, is_account)
     if problem is not None:
         return problem
-    values["app_secret"] = values["app_secret"] or ""
-    values["central_token"] = values["central_token"] or ""
+    for key in ("app_id", "app_secret", "central_token"):
+        values[key] = values[key] or ""
     values["api_base_url"] = values["api_base_url"] or values["platform"].api_url
     return Settings(name=name, **values)
+
+
+#: What an account that comes at run time does not have from the extension.
+_OF_ONE_ACCOUNT = ("app_secret", "agent_id", "access_token_provider")
+
+
+def _about_key_of_account(key: object) -> str | None:
+    """What is wrong with a key of an account that comes at run time."""
+    declared = KEYS.get(key) if isinstance(key, str) else None
+    if declared is None:
+        # One that is no name of a key is not quoted: a secret may stand in the wrong place.
+        is_name = isinstance(key, str) and re.fullmatch("[A-Z_]{1,40}", key)
+        return f"{key if is_name else 'Something'} is not a key of an account.{_hint(str(key), '')}"
+    if not declared.of_account:
+        return f"{key} belongs to the extension as a whole: set WXJSAPI_{key} in the app's config."
+    return None
 
 
 def _use_account_of_sandbox(values: dict[str, Any]) -> None:
@@ -213,9 +274,10 @@ def _use_account_of_sandbox(values: dict[str, Any]) -> None:
         values["app_secret"] = values["app_secret"] or sandbox.APP_SECRET
 
 
-def _about_all(values: Mapping[str, Any], prefix: str) -> str | None:
+def _about_all(values: Mapping[str, Any], prefix: str, is_account: bool) -> str | None:
     """What is wrong with one key in view of another."""
-    for look in (_about_app_id, _about_central, _about_secret, _about_agent):
+    of_account = (_about_app_id, _about_central, _about_secret, _about_agent)
+    for look in of_account if is_account else (_about_central,):
         problem = look(values, prefix)
         if problem is not None:
             return problem
@@ -231,7 +293,8 @@ def _about_app_id(values: Mapping[str, Any], prefix: str) -> str | None:
     if app_id is None:
         return (
             f"{prefix}APP_ID is not set: it is the account's AppID (wx…), or the corp's id (ww…). "
-            f'Without an account, set {prefix}API_BASE_URL = "{read.SANDBOX}" alone.'
+            f'Without an account, set {prefix}API_BASE_URL = "{read.SANDBOX}" alone. Accounts from '
+            "a database need an account_loader, registered before init_app()."
         )
     if platform.id_form.fits(app_id):
         return None
@@ -275,10 +338,10 @@ def _about_secret(values: Mapping[str, Any], prefix: str) -> str | None:
     if any(values[key] is not None for key in others):
         return None
     secret_name = platform.secret_form.name
-    return (
-        f"{prefix}APP_SECRET is not set: see {platform.console} for the {secret_name}. "
-        f'Without an account, set {prefix}API_BASE_URL = "{read.SANDBOX}" alone.'
-    )
+    problem = f"{prefix}APP_SECRET is not set: see {platform.console} for the {secret_name}."
+    if not prefix:  # of an account that comes at run time
+        return problem
+    return f'{problem} Without an account, set {prefix}API_BASE_URL = "{read.SANDBOX}" alone.'
 
 
 def _about_agent(values: Mapping[str, Any], prefix: str) -> str | None:

@@ -16,17 +16,19 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from ._account import ACCOUNTS, Account
+from ._account import Account
+from ._accounts import ACCOUNTS, Accounts
 from ._credential import AGENT_TICKET, JSAPI_TICKET
 from ._page.config import AgentConfig, whole_url
 from ._page.url import check_page, is_origin_of, without_default_port
 from ._settings import Settings
 from ._upstream.central import fingerprint
-from .errors import TicketUnavailable
+from .errors import TicketUnavailable, UnknownAccount
 
 logger = logging.getLogger(__name__)
 
 _QUIET = 60.0  # seconds between two lines in the log that say the same of the same client
+_ESCAPE = "url is not escaped: send it through encodeURIComponent."
 _PATIENCE = 5.0  # seconds that another service waits for its ticket: less than it has itself
 _AGENT_PATIENCE = 2.0  # seconds that a page waits for the ticket of the agent as well
 _CLIENT_LIFE = 3600  # seconds a browser keeps client.js; then it asks whether there is another
@@ -41,46 +43,75 @@ def blueprint(settings: Settings) -> Blueprint:
     client = "/client.<any(js, mjs, 'd.ts'):form>"
     views.add_url_rule(client, "client", partial(_client, settings))
     if settings.central_tokens:
-        # One that no page gets at: without the headers that let other hosts' scripts read it.
         views.add_url_rule("/ticket", "ticket", partial(_ticket, settings, {}))
 
     @views.after_request
-    def share_with_page_hosts(response: Response) -> Response:
+    def forbid_sniffing(response: Response) -> Response:
         response.headers["X-Content-Type-Options"] = "nosniff"
-        if request.endpoint == f"{name}.ticket":
-            return response
-        response.vary.add("Origin")
-        origin = request.headers.get("Origin", "")
-        if is_origin_of(origin, _hosts(settings)):
-            response.access_control_allow_origin = origin
-            response.headers["Access-Control-Expose-Headers"] = "Retry-After"
         return response
 
     return views
 
 
+def _shared(response: Response, settings: Settings) -> Response:
+    """A response that scripts on an account's PAGE_HOSTS may read."""
+    response.vary.add("Origin")
+    origin = request.headers.get("Origin", "")
+    if is_origin_of(origin, _hosts(settings)):
+        response.access_control_allow_origin = origin
+        response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+    return response
+
+
 def _config(settings: Settings) -> Response:
-    """``GET config?url=…``: the argument of ``wx.config`` for a page, as JSON."""
+    """``GET config?url=…``: the argument of ``wx.config`` for a page, as JSON.
+
+    ``app_id`` names an account that comes at run time.
+    """
     try:
-        url = _page_to_sign(settings)
+        account, timeout = _account(settings, settings.refresh_timeout, of_stranger=True)
+    except ValueError as error:
+        return _shared(_answer({"error": str(error)}, 400), settings)
+    except (TicketUnavailable, UnknownAccount) as error:
+        return _shared(_refusal(error), settings)
+    return _shared(_signed(account, timeout), account.settings)
+
+
+def _signed(account: Account, timeout: float) -> Response:
+    try:
+        url = _page_to_sign(account.settings)
     except ValueError as error:
         return _answer({"error": str(error)}, 400)
-    account = _account(settings)
     try:
         if request.args.get("rejected") == "1":
             # Without the query, which may carry somebody's OAuth code into the log.
             account.credentials.verify(re.split("[?#]", url, maxsplit=1)[0])
-        answer: dict[str, object] = {**account.config(whole_url(url))}
-        if settings.agent_id is not None:
+        answer: dict[str, object] = {**account.config(whole_url(url), timeout=timeout)}
+        if account.settings.agent_id is not None:
             answer["agentConfig"] = _agent_config(account, whole_url(url))
         return _answer(answer)
-    except TicketUnavailable as error:
-        return _unavailable(error)
+    except (TicketUnavailable, UnknownAccount) as error:
+        return _refusal(error)
 
 
-def _account(settings: Settings) -> Account:
-    accounts: dict[str, Account] = current_app.extensions[ACCOUNTS]
-    return accounts[settings.name]
+def _account(settings: Settings, timeout: float, *, of_stranger: bool) -> tuple[Account, float]:
+    """The account that a request is about, and what is left of the time in seconds.
+
+    :raises ValueError: it names none, or several.
+    :raises UnknownAccount: there is none of that AppID.
+    :raises TicketUnavailable: the loader failed.
+    """
+    accounts: Accounts = current_app.extensions[ACCOUNTS][settings.name]
+    match request.args.getlist("app_id"):
+        case []:
+            if settings.has_account:
+                return accounts.own, timeout
+            raise ValueError("app_id is missing: name the account whose page this is.")
+        case [app_id] if accounts.has_loader or app_id == settings.app_id:
+            return accounts.find(app_id, timeout, of_stranger=of_stranger)
+        case [_]:
+            raise ValueError(f"app_id is of no use here: there is no account_loader. {_ESCAPE}")
+    raise ValueError(f"app_id is there more than once. {_ESCAPE}")
 
 
 def _agent_config(account: Account, page: str) -> AgentConfig | None:
@@ -99,24 +130,25 @@ def _page_to_sign(settings: Settings) -> str:
 
     :raises ValueError: it is not to be had, for the reason that the text gives.
     """
-    unknown = request.args.keys() - {"url", "rejected"}
+    unknown = request.args.keys() - {"url", "rejected", "app_id"}
     if unknown or len(request.args.getlist("url")) > 1:
         # What follows an & in a page's URL comes as arguments of its own.
-        raise ValueError("url is not escaped: send it through encodeURIComponent.")
+        raise ValueError(_ESCAPE)
     url = request.args.get("url", "")
     check_page(url, _hosts(settings))
     return url
 
 
 def _hosts(settings: Settings) -> list[str]:
-    """The hosts whose pages are signed: the request's own and those in the config."""
-    hosts = [without_default_port(request.host.lower()), *settings.page_hosts]
-    if settings.public_origin:
-        hosts.append(urlsplit(settings.public_origin).netloc)
-    return hosts
+    """The hosts whose pages are signed: PUBLIC_ORIGIN's or the request's, and PAGE_HOSTS."""
+    if settings.public_origin:  # and not for whatever host a request names
+        return [urlsplit(settings.public_origin).netloc, *settings.page_hosts]
+    return [without_default_port(request.host.lower()), *settings.page_hosts]
 
 
-def _unavailable(error: TicketUnavailable) -> Response:
+def _refusal(error: TicketUnavailable | UnknownAccount) -> Response:
+    if isinstance(error, UnknownAccount):
+        return _answer({"error": "There is no such account."}, 404)
     response = _answer({"error": "There is no WeChat ticket at the moment."}, 503)
     response.retry_after = error.retry_after
     return response
@@ -151,20 +183,26 @@ def _ticket(settings: Settings, said: dict[str | None, float]) -> Response:
         response = _answer({"error": "A bearer token of CENTRAL_TOKENS is needed."}, 401)
         response.headers["WWW-Authenticate"] = 'Bearer realm="wxjsapi"'
         return response
+    try:
+        account, timeout = _account(settings, _PATIENCE, of_stranger=False)
+    except ValueError as error:
+        return _answer({"error": str(error)}, 400)
+    except (TicketUnavailable, UnknownAccount) as error:
+        return _refusal(error)
+    settings, credentials = account.settings, account.credentials
     if kind not in settings.ticket_kinds:
         return _answer({"error": f"kind is one of {', '.join(settings.ticket_kinds)}."}, 400)
-    credentials = _account(settings).credentials
     try:
-        credential = credentials.get(kind, _PATIENCE)
+        credential = credentials.get(kind, timeout)
         if request.args.get("rejected") == fingerprint(credential.value):
             credentials.verify(f"a page of {client}", kind)
-            credential = credentials.get(kind, _PATIENCE)
+            credential = credentials.get(kind, timeout)
         # What is left of its life, and not when it ends: two clocks need not agree.
         life = int(credential.expires_at - time.time())
         if life < 1:
             raise TicketUnavailable(1)
-    except TicketUnavailable as error:
-        return _unavailable(error)
+    except (TicketUnavailable, UnknownAccount) as error:
+        return _refusal(error)
     if _is_time_to_log(said, client):
         facts = {**_about(settings), "client": client, "kind": kind}
         logger.info(
@@ -221,7 +259,7 @@ def _client(settings: Settings, form: str) -> Response:
         response.cache_control.max_age = _CLIENT_LIFE
     response.add_etag()
     response.make_conditional(request)
-    return response
+    return _shared(response, settings)
 
 
 def _bridge(settings: Settings) -> str:

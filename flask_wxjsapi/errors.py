@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import NotFound, ServiceUnavailable
 
 from ._platform import OFFIACCOUNT, WECOM
 
@@ -56,6 +56,22 @@ class TicketUnavailable(WxJsApiError, ServiceUnavailable):
             description or "No WeChat ticket is available at the moment.",
             retry_after=max(1, retry_after),
         )
+
+
+class UnknownAccount(WxJsApiError, NotFound):
+    """There is no account of this AppID: the ``account_loader`` does not know it.
+
+    It is a Werkzeug ``NotFound`` as well, so an uncaught one answers the browser with 404.
+
+    :param app_id: the AppID that was asked for; empty for what cannot be one.
+    """
+
+    def __init__(self, app_id: str = "") -> None:
+        self.app_id = app_id
+        NotFound.__init__(self, f"There is no WeChat account {app_id or 'of this AppID'}.")
+
+    def __str__(self) -> str:
+        return str(self.description)
 
 
 @dataclass(frozen=True)

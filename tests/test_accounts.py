@@ -102,7 +102,7 @@ def test_five_tickets_under_five_keys(
             assert judge_agent(sandbox, config) == "agentConfig:ok"
     keys: dict[str, set[str]] = {}
     for account in accounts.values():
-        holding = account._account_of(app).credentials.holding
+        holding = account._accounts_of(app).own.credentials.holding
         for kind in (JSAPI_TICKET, AGENT_TICKET):
             held = holding.snapshot(kind).credential
             if held is not None:
@@ -137,7 +137,7 @@ def test_agents_share_the_corps_ticket_and_nothing_else(
 def test_keys_have_corp_digest_and_agent(sandbox: Sandbox, make: MakeAccounts) -> None:
     """A key never has the secret; another secret of the same agent is another key."""
     app, accounts = make()
-    keys = accounts["hr"]._account_of(app).credentials.holding.keys
+    keys = accounts["hr"]._accounts_of(app).own.credentials.holding.keys
     assert keys.of(JSAPI_TICKET).endswith(f"/{CORP}}}:jsapi_ticket")
     for kind in (ACCESS_TOKEN, AGENT_TICKET):
         key = keys.of(kind)
@@ -145,7 +145,7 @@ def test_keys_have_corp_digest_and_agent(sandbox: Sandbox, make: MakeAccounts) -
         assert key.endswith(f"-{HR[1]}:{kind}")
         assert HR[0] not in key
     other, renewed = make(HR_WXJSAPI_APP_SECRET="n" * 43)
-    renewed_keys = renewed["hr"]._account_of(other).credentials.holding.keys
+    renewed_keys = renewed["hr"]._accounts_of(other).own.credentials.holding.keys
     assert renewed_keys.of(ACCESS_TOKEN) != keys.of(ACCESS_TOKEN)
     assert renewed_keys.of(JSAPI_TICKET) == keys.of(JSAPI_TICKET)
 
@@ -165,7 +165,7 @@ def test_no_account_reads_another_ones_keys(sandbox: Sandbox) -> None:
         WxJsApi(app, name="shop")
     app.config["SHOP_WXJSAPI_APP_SECRET"] = "shop-secret"
     shop = WxJsApi(app, name="shop")
-    assert shop._account_of(app).settings.js_api_list == ()
+    assert shop._accounts_of(app).own.settings.js_api_list == ()
 
 
 def test_one_accounts_fault_is_its_own(
@@ -206,9 +206,9 @@ def test_the_thread_runs_as_long_as_one_has_it(make: MakeAccounts) -> None:
     app, accounts = make(**in_the_background("shop", "hr"))
     app.test_client().get("/")
     accounts["hr"].close(app)
-    runtime = accounts["shop"]._account_of(app).credentials.runtime
+    runtime = accounts["shop"]._accounts_of(app).own.credentials.runtime
     kept = {
-        name: len(runtime.kept_of(account._account_of(app).credentials.holding))
+        name: len(runtime.kept_of(account._accounts_of(app).own.credentials.holding))
         for name, account in accounts.items()
     }
     assert kept == {"default": 0, "shop": 1, "hr": 0, "crm": 0}
@@ -219,7 +219,7 @@ def test_the_thread_runs_as_long_as_one_has_it(make: MakeAccounts) -> None:
 
 def caches_of(app: Flask, accounts: dict[str, WxJsApi]) -> dict[str, Any]:
     """What each keeps its credentials in, with the connections to it."""
-    stores = {name: one._account_of(app).credentials.store for name, one in accounts.items()}
+    stores = {name: one._accounts_of(app).own.credentials.store for name, one in accounts.items()}
     return {name: store.cache.server for name, store in stores.items()}
 
 
@@ -547,7 +547,7 @@ def test_card_ticket(sandbox: Sandbox, make: MakeAccounts) -> None:
         with pytest.raises(RuntimeError, match='HR_WXJSAPI_PLATFORM is "wecom"'):
             _ = accounts["hr"].card_ticket
     assert sandbox.calls == {"stable_token": 1, "getticket": 2}
-    keys = accounts["default"]._account_of(app).credentials.holding.keys
+    keys = accounts["default"]._accounts_of(app).own.credentials.holding.keys
     assert keys.of(CARD_TICKET).endswith(":wx_card_ticket")
 
 

@@ -85,7 +85,7 @@ def ticket_of(app: Flask, wxjsapi: WxJsApi) -> str:
 
 def held_of(app: Flask, wxjsapi: WxJsApi) -> Credential:
     """What the process holds."""
-    held = wxjsapi._account_of(app).credentials.holding.snapshot().credential
+    held = wxjsapi._accounts_of(app).own.credentials.holding.snapshot().credential
     assert held is not None
     return held
 
@@ -508,7 +508,7 @@ def test_a_client_that_was_behind_gets_the_newer_one(
         value = ticket_of(app, wxjsapi)
         held = held_of(*central)
         newer = dataclasses.replace(held, value="newer", generation=held.generation + 1)
-        snapshot = central[1]._account_of(central[0]).credentials.holding.snapshot()
+        snapshot = central[1]._accounts_of(central[0]).own.credentials.holding.snapshot()
         snapshot.hold(newer, time.monotonic(), is_own=True)
         calls = dict(sandbox.calls)
         assert complain(app).status_code == 200

@@ -58,7 +58,7 @@ class Site:
     def ticket(self) -> str:
         with self.server.app_context():
             ticket = self.wxjsapi.ticket
-        self.wxjsapi._account_of(self.server).credentials.sync()  # it is saved by now
+        self.wxjsapi._accounts_of(self.server).own.credentials.sync()  # it is saved by now
         return ticket
 
     def access_token(self) -> str:
@@ -726,7 +726,7 @@ def test_doctor_finds_a_lease_that_does_not_keep(
 def test_doctor_meets_a_lease_that_is_taken(site: Site) -> None:
     """No error: somebody renews."""
     site.ticket()
-    session = site.wxjsapi._account_of(site.server).credentials.session()
+    session = site.wxjsapi._accounts_of(site.server).own.credentials.session()
     assert session.take_lease()
     try:
         result = site.run("doctor")
@@ -831,7 +831,7 @@ def test_doctor_doubts_a_setting(
     app.config.update(TESTING=True, WXJSAPI_APP_ID=APP_ID, WXJSAPI_APP_SECRET=SECRET)
     app.config.update(config)
     account = WxJsApi(app)
-    findings = list(doctor_module._on_settings(account._account_of(app).settings))
+    findings = list(doctor_module._on_settings(account._accounts_of(app).own.settings))
     assert [level for level, found in findings if text in found] == ["warning"]
     assert "short" not in repr(findings)
 
@@ -841,7 +841,7 @@ def test_doctor_names_the_origin_that_pages_are_signed_with() -> None:
     app = Flask("tests")
     app.config.update(TESTING=True, WXJSAPI_APP_ID=APP_ID, WXJSAPI_APP_SECRET=SECRET)
     app.config["WXJSAPI_PUBLIC_ORIGIN"] = "https://shop.example"
-    findings = list(doctor_module._on_settings(WxJsApi(app)._account_of(app).settings))
+    findings = list(doctor_module._on_settings(WxJsApi(app)._accounts_of(app).own.settings))
     assert ("ok", "Pages are signed with https://shop.example.") in findings
 
 

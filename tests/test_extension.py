@@ -259,7 +259,7 @@ def test_thread_of_an_app_that_is_gone_is_quiet(
 def test_renewal_that_outlives_its_app_tells_nobody(sandbox: Sandbox, make_app: MakeApp) -> None:
     """Whoever listened is gone with the app, and that is no error in the renewal's thread."""
     app, wxjsapi = make_app()
-    holding = wxjsapi._account_of(app).credentials.holding
+    holding = wxjsapi._accounts_of(app).own.credentials.holding
     heard: list[Any] = []
     with ticket_refreshed.connected_to(lambda sender, **facts: heard.append(facts)):
         del app
@@ -848,7 +848,7 @@ def test_script_does_not_wait_for_a_wechat_that_hangs(
     sandbox: Sandbox, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page waits for the script's own limit and not for that of the renewal."""
-    monkeypatch.setattr("flask_wxjsapi._account._SCRIPT_TIMEOUT", 0.1)
+    monkeypatch.setattr("flask_wxjsapi._js_api.SCRIPT_TIMEOUT", 0.1)
     app, wxjsapi = make_app(WXJSAPI_REFRESH_TIMEOUT=60)
     sandbox.fail("hang", times=None)
     pages: list[Markup] = []
@@ -1022,6 +1022,7 @@ def test_status_before_anything(sandbox: Sandbox, make_app: MakeApp) -> None:
         "refreshed_by": None,
         "last_error": None,
         "retry_at": None,
+        "app_id": sandbox.app_id,
     }
     assert sandbox.calls == {}
 

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from .._credential import JSAPI_TICKET, Credential, State
 from .._storage.store import Store, StoreSession
-from ..errors import TicketUnavailable, TransportError, WxJsApiError
+from ..errors import TicketUnavailable, TransportError, UnknownAccount, WxJsApiError
 from .back_off import latest
 from .limit import VERIFY
 from .purpose import CHECK, FORCE, LOOK, NEED, Purpose
@@ -36,6 +36,7 @@ class Status:
     :param refreshed_by: ``"this process"`` or ``"another process"``.
     :param last_error: why the last renewal failed, with advice; None after a success.
     :param retry_at: until when WeChat is left alone; None when it is not.
+    :param app_id: whose ticket it is.
     """
 
     state: str
@@ -45,6 +46,7 @@ class Status:
     refreshed_by: str | None = None
     last_error: str | None = None
     retry_at: float | None = None
+    app_id: str = ""
 
 
 class Credentials:
@@ -86,6 +88,7 @@ class Credentials:
         :param kind: which one.
         :param timeout: seconds to wait at most; by default the refresh timeout.
         :raises TicketUnavailable: when none can be had; the cause says why.
+        :raises UnknownAccount: the account's loader does not know it any more.
         """
         snapshot = self._snapshots.get(kind)
         if snapshot is not None and snapshot.start <= self._time() < snapshot.end:
@@ -187,7 +190,11 @@ class Credentials:
         until = min(deadline, renewal.deadline)
         return event.wait(max(0.0, until - self._clock.monotonic()))
 
-    def _unavailable(self, snapshot: Snapshot, error: WxJsApiError | None) -> TicketUnavailable:
+    def _unavailable(
+        self, snapshot: Snapshot, error: WxJsApiError | None
+    ) -> TicketUnavailable | UnknownAccount:
+        if isinstance(error, UnknownAccount):
+            return UnknownAccount(error.app_id)
         if isinstance(error, TicketUnavailable):
             return TicketUnavailable(error.retry_after, error.description)
         back_off = self.holding.back_off(snapshot, self._time())
@@ -281,6 +288,7 @@ class Credentials:
             state=holding.state(snapshot, now).value,
             last_error=None if failed is None else str(failed.error),
             retry_at=failed.retry_at if failed is not None and failed.blocks(now) else None,
+            app_id=holding.app_id,
             **known,
         )
 

@@ -22,7 +22,7 @@ from .._credential import Credential, State
 from .._error_text import describe
 from .._storage.store import Stores, StoreSession
 from .._telling import put_off, tell, tell_later
-from ..errors import TicketUnavailable, WeChatAPIError, WxJsApiError
+from ..errors import TicketUnavailable, UnknownAccount, WeChatAPIError, WxJsApiError
 from .adopting import forget_back_offs, take_over
 from .asking import Question, cleaned
 from .back_off import BackOff, latest
@@ -107,6 +107,7 @@ class Renewal:
         self.done = threading.Event()
         self.error: WxJsApiError | None = None
         self.lost_lease = False
+        self.is_awaited = False  # by a reader or a person, and not just the thread's
         self._means = means
         self._clock = means.clock
         self._session: StoreSession | None = None
@@ -135,7 +136,8 @@ class Renewal:
         with put_off(), under_way():
             error: WxJsApiError | None = None
             try:
-                self._attempt()
+                if self._attempt():  # the account's keys are others by now, and so is its lease
+                    self._attempt()
             except WxJsApiError as raised:
                 error = cleaned(raised)
             except BaseException as unforeseen:  # gevent's Timeout is one; the thread is ours
@@ -143,6 +145,7 @@ class Renewal:
                 self._tell(logging.ERROR, "%s", error, event="renewal_broke")
             finally:
                 self._end(error)
+                self.holding.hanging.discard(self)
             if self._verdict:
                 self._tell_verdict(self._verdict)
 
@@ -155,12 +158,14 @@ class Renewal:
     def give_up(self) -> None:
         """It hangs: it counts as failed, others go on, and its lease is free."""
         error = WxJsApiError(
-            "A renewal hangs: in a ticket server, an access token provider or the network."
+            "A renewal hangs: in a ticket server, an access token provider, an account_loader or "
+            "the network."
         )
         hung = self._asked or self.snapshot
         last = hung.back_off
         if not self._means.ended(self):
             return
+        self.holding.hanging.add(self)
         # Twice the pause: whoever waits for the lease looks once a second, and comes first.
         hung.back_off = BackOff.after(error, last, self._now(), self._means.random, 2)
         self._share(error)
@@ -209,7 +214,8 @@ class Renewal:
 
     # -- the attempt ---------------------------------------------------------------------------
 
-    def _attempt(self) -> None:
+    def _attempt(self) -> bool:
+        """Make the attempt; or return True where it has to be made once more."""
         session = self._session = StoreSession(
             self._means.stores.of(self.holding.plan),
             self.holding.keys,
@@ -218,7 +224,7 @@ class Renewal:
         )
         signed_with = self.snapshot.credential
         if self._is_settled(session):
-            return
+            return False
         if self._clock.monotonic() >= self.over_at:
             # It hung in the store, and others have gone on: nobody would free its lease.
             raise WxJsApiError("The renewal came back too late.")
@@ -226,22 +232,59 @@ class Renewal:
         while not session.take_lease():
             if not self.purpose.waits:
                 self.lost_lease = True
-                return
+                return False
             if self._clock.monotonic() >= self.deadline:
                 self.lost_lease = True
                 raise TicketUnavailable(1, "Another process is renewing the ticket, or died at it.")
             self._clock.sleep(pause * self._means.random.uniform(0.75, 1))
             pause = min(pause * 1.5, _WAIT_MOST)
             if self._is_settled(session):
-                return
+                return False
         self._check_that_it_counts()
         # Whoever had the lease before may have done it all: look again before asking WeChat.
         if self._is_settled(session):
-            return
+            return False
         if self.purpose is CHECK and self.snapshot.credential is not signed_with:
-            return  # the page's next try is signed with the newer one
+            return False  # the page's next try is signed with the newer one
         if self._may_ask(session):
+            if self._reload(session):
+                session.release_lease()
+                return True
             (self._check if self.purpose is CHECK else self._renew)(session)
+        return False
+
+    def _reload(self, session: StoreSession) -> bool:
+        """Hear what the loader says of the account now, if it has one; whether its keys in the
+        store are others since.
+
+        :raises WxJsApiError: the loader failed, or does not know the account any more.
+        """
+        if self.holding.reload is None:
+            return False
+        self._asked = self.snapshot
+        try:
+            is_other = self.holding.reload()
+        except UnknownAccount:
+            self._asked = None  # no failure: nothing is tried again
+            self._end_account(session)
+            raise
+        self._asked = None
+        return is_other
+
+    def _end_account(self, session: StoreSession) -> None:
+        """The account is gone: nobody is handed what is left of it, in no process."""
+        self._check_that_it_counts()
+        for snapshot in self.holding.snapshots.values():
+            held = snapshot.credential
+            if held is not None and self.holding.state(snapshot, self._now()) is not State.INVALID:
+                self._withdraw(snapshot, held, session)
+        self.holding.gone()
+        self._tell(
+            logging.INFO,
+            "The account %s is gone: the account_loader does not know it any more.",
+            self.holding.app_id,
+            event="account_gone",
+        )
 
     def _check_that_it_counts(self) -> None:
         """Go no further where others have gone on without this renewal.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -11,23 +12,26 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from .._credential import Credential, State
 from .._error_text import describe
 from .._storage.store import Store, Stores
 from .._telling import put_off, tell
+from ..errors import WxJsApiError
 from .adopting import take_over
 from .clock import Clock
+from .loading import Loading
 from .purpose import KEEP, Purpose
-from .renewal import GRACE, Means, Renewal, under_way
+from .renewal import GRACE, Means, Renewal, is_under_way, under_way
 from .schedule import Schedule
 from .snapshot import Holding, Snapshot
 from .thread import BackgroundThread
 from .threads import NoThread, Threads, call_later, spawn
 
-#: Renewals at once; and of accounts whose last one failed, so that they leave room for the others.
-_MOST_AT_ONCE, _MOST_DOUBTFUL = 8, 4
+#: Renewals at once; and those that nobody waits for or whose account's last one failed, so that
+#: what hangs in the background leaves room for readers.
+_MOST_AT_ONCE, _MOST_ASIDE = 8, 4
 #: Keys a second that the thread looks at, however many accounts there are.
 _KEYS_A_SECOND = 100
 #: The part of an interval by which a look may come early, together with others.
@@ -35,6 +39,7 @@ _EARLY = 0.2
 _DAY = 86400.0
 _QUIET = 300.0  # seconds between two lines in the log about threads that cannot start
 _LONGEST_SLEEP = 60.0
+_HANGS = "A renewal of this account hangs, and no other is started until it comes back."
 
 Entry = tuple[Holding, Snapshot]
 
@@ -69,8 +74,10 @@ class Runtime:
         self._owner = owner
         self._lock = threading.Lock()  # for a few assignments, never across a call of others'
         self._flights: dict[Snapshot, Renewal] = {}
+        self._awaited: deque[Renewal] = deque()  # by readers: they come first
         self._queue: deque[Renewal] = deque()
         self._running: set[Renewal] = set()
+        self._loadings: dict[Hashable, Loading] = {}
         self._kept: set[Entry] = set()
         self._schedule: Schedule[Entry] = Schedule()
         self._look: Look | None = None
@@ -97,17 +104,18 @@ class Runtime:
         self.threads.reap()
         with self._lock:
             renewal = self._flights.get(snapshot)
-            if renewal is not None:
-                if renewal in self._queue and purpose is not KEEP:
+            is_new = renewal is None
+            if renewal is None:
+                renewal = Renewal(holding, snapshot, purpose, self._means, page)
+                self._flights[snapshot] = renewal
+                self._queue.append(renewal)
+            if purpose is not KEEP and not renewal.is_awaited:
+                renewal.is_awaited = True
+                if renewal in self._queue:
                     self._queue.remove(renewal)
-                    self._queue.appendleft(renewal)
-                return renewal, False
-            renewal = Renewal(holding, snapshot, purpose, self._means, page)
-            self._flights[snapshot] = renewal
-            # Readers wait for theirs; the thread's can.
-            (self._queue.appendleft if purpose is not KEEP else self._queue.append)(renewal)
+                    self._awaited.append(renewal)
         self._start_waiting()
-        return renewal, True
+        return renewal, is_new
 
     def _start_waiting(self) -> None:
         while True:
@@ -115,10 +123,11 @@ class Runtime:
                 renewal = self._next_in_queue()
                 if renewal is None:
                     return
-                self._queue.remove(renewal)
                 self._running.add(renewal)
             renewal.start_clock()
             try:
+                if not renewal.holding.may_lose_a_thread:
+                    raise NoThread(_HANGS)
                 self.threads.start(renewal)
             except NoThread as error:
                 self._tell_of_threads(error)
@@ -126,10 +135,15 @@ class Runtime:
                 self._plan_if_kept(renewal)
 
     def _next_in_queue(self) -> Renewal | None:
+        """Whose turn it is, taken from the queue."""
         if len(self._running) >= _MOST_AT_ONCE:
             return None
-        has_room = sum(map(_is_doubtful, self._running)) < _MOST_DOUBTFUL
-        return next((r for r in self._queue if has_room or not _is_doubtful(r)), None)
+        has_room = sum(map(_is_aside, self._running)) < _MOST_ASIDE
+        for renewal in self._awaited:
+            if has_room or not _is_aside(renewal):
+                self._awaited.remove(renewal)
+                return renewal
+        return self._queue.popleft() if has_room and self._queue else None
 
     def _ended(self, renewal: Renewal) -> bool:
         with self._lock:
@@ -177,6 +191,34 @@ class Runtime:
             self._told_at = now
             self.tell_aside(logging.ERROR, "%s", str(problem), event="no_thread")
 
+    # -- accounts that come at run time --------------------------------------------------------
+
+    def load(self, key: Hashable, load: Callable[[], None], timeout: float) -> None:
+        """Call a loader of others', within a time; once at a time for each key.
+
+        :param load: asks it, and keeps what it says.
+        :param timeout: seconds.
+        :raises WxJsApiError: what went wrong.
+        """
+        if is_under_way():
+            raise WxJsApiError("An account was wanted by code that a renewal has called.")
+        self.threads.reap()
+        made = Loading(load, self.clock.monotonic() + timeout)
+        with self._lock:
+            loading = self._loadings.setdefault(key, made)
+        try:
+            if loading is made:
+                self.threads.start(made)
+            loading.done.wait(timeout)
+        finally:
+            if loading is made:
+                with self._lock:
+                    self._loadings.pop(key, None)
+        if not loading.done.is_set():
+            raise WxJsApiError("The account_loader did not answer in time.")
+        if loading.error is not None:
+            raise copy.copy(loading.error)
+
     # -- the schedule --------------------------------------------------------------------------
 
     def keep(self, holding: Holding, snapshot: Snapshot) -> None:
@@ -192,9 +234,9 @@ class Runtime:
     def forget(self, holding: Holding) -> None:
         """Have the thread keep nothing of an account any more; without any it ends."""
         with self._lock:
-            for entry in [entry for entry in self._kept if entry[0] is holding]:
-                self._kept.discard(entry)
-                self._schedule.drop(entry)
+            for snapshot in list(holding.snapshots.values()):
+                self._kept.discard((holding, snapshot))
+                self._schedule.drop((holding, snapshot))
             thread = None if self._kept else self._thread
         if thread is not None:
             thread.stop()
@@ -205,8 +247,8 @@ class Runtime:
 
     def kept_of(self, holding: Holding) -> list[Snapshot]:
         """What the thread keeps of an account."""
-        with self._lock:
-            return [snapshot for of, snapshot in self._kept if of is holding]
+        held = list(holding.snapshots.values())
+        return [snapshot for snapshot in held if self.is_kept(holding, snapshot)]
 
     def tick(self) -> float:
         """Attend to what is due; for the thread.
@@ -259,6 +301,8 @@ class Runtime:
             return True
         with self._lock:
             self._kept.discard(entry)
+        if not self.kept_of(holding):
+            holding.gone()
         return False
 
     def attend(self, entries: Sequence[Entry]) -> Look:
@@ -377,9 +421,9 @@ class Runtime:
             thread.wake.set()
 
 
-def _is_doubtful(renewal: Renewal) -> bool:
+def _is_aside(renewal: Renewal) -> bool:
     chain = renewal.holding.chain(renewal.snapshot)
-    return any(needed.back_off is not None for needed in chain)
+    return not renewal.is_awaited or any(needed.back_off is not None for needed in chain)
 
 
 def _share_of_host(kind: str, generation: int) -> float:

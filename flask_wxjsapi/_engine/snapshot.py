@@ -113,6 +113,12 @@ class Snapshot:
         self.adopted_at = monotonic
         self.failure = self.back_off = None
 
+    def clear(self) -> None:
+        """Hold nothing, and know of no failure: what there was belonged to other settings."""
+        self.start, self.end = math.inf, -math.inf
+        self.credential, self.value, self.is_own = None, "", False
+        self.failure = self.back_off = None
+
     def adopt(self, found: Credential, now: float, monotonic: float, ahead: float) -> float | None:
         """Take a newer record from the store.
 
@@ -166,6 +172,9 @@ class Holding:
     :param digest: a keyed digest of the settings that a back-off belongs to.
     :param notify: called after a renewal with an event's name and facts.
     :param is_background: whether the thread keeps it warm; asked when a reader comes by.
+    :param reload: called before the upstream is asked, of an account that comes at run time: takes
+        over what its loader says now, and returns whether its keys in the store are others.
+    :param gone: called when nothing of such an account is to be kept any more.
     """
 
     name: str
@@ -177,18 +186,46 @@ class Holding:
     digest: str = ""
     notify: Callable[[str, dict[str, object]], None] = lambda event, facts: None
     is_background: Callable[[], bool] = lambda: False
-    #: The kinds that the thread keeps warm though nobody reads them.
-    always_warm: tuple[str, ...] = (JSAPI_TICKET,)
+    reload: Callable[[], bool] | None = None
+    gone: Callable[[], None] = lambda: None
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     #: When this process renewed what was not due, by the name of the limit's note.
     limited: dict[str, list[float]] = field(default_factory=dict)
     clocks_told_at: float = -math.inf  # monotonic
     checked_at: float = -math.inf  # when a page's complaint was last looked into
+    #: The renewals of this account in which a thread hangs.
+    hanging: set[object] = field(default_factory=set)
+
+    @property
+    def always_warm(self) -> tuple[str, ...]:
+        """The kinds that the thread keeps warm though nobody reads them."""
+        return (JSAPI_TICKET,) if self.reload is None else ()
+
+    @property
+    def may_lose_a_thread(self) -> bool:
+        """Whether a renewal that hangs may cost a thread: of many accounts each may cost one."""
+        return self.reload is None or not self.hanging
 
     @property
     def whose(self) -> str:
         """What a line in the log says of it: nothing, where it is the only one."""
+        if self.reload is not None:
+            return f" of {self.app_id}"
         return "" if self.name == "default" else f" of {self.name}"
+
+    def change(self, upstream: Upstream, keys: Keys, digest: str) -> bool:
+        """Have what an account's other settings bring; whether its lease is another one.
+
+        What is known under keys that stay is kept: a new secret is no reason to lose a ticket.
+        """
+        old_keys, old_digest = self.keys, self.digest
+        self.upstream, self.keys, self.digest = upstream, keys, digest
+        for kind, snapshot in self.snapshots.items():
+            if keys.of(kind) != old_keys.of(kind):
+                snapshot.clear()
+            elif digest != old_digest:
+                snapshot.failure = snapshot.back_off = None
+        return keys.of("lease") != old_keys.of("lease")
 
     def snapshot(self, kind: str = JSAPI_TICKET) -> Snapshot:
         return self.snapshots.setdefault(kind, Snapshot(kind))

@@ -93,8 +93,8 @@ class Threads:
         if self.lost >= MOST_LOST:
             raise NoThread(
                 f"{MOST_LOST} threads of this process hang: in a ticket server, an access token "
-                "provider, a signal's receiver, a log handler or the network. No other is started "
-                "until one of them comes back."
+                "provider, an account_loader, a signal's receiver, a log handler or the network. "
+                "No other is started until one of them comes back."
             )
         with self._lock:
             self._jobs.add(job)

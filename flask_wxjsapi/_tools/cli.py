@@ -15,10 +15,11 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from .._account import ACCOUNTS, Account
+from .._account import Account
+from .._accounts import ACCOUNTS, Accounts
 from .._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET
 from .._page.config import whole_url
-from ..errors import WxJsApiError
+from ..errors import TicketUnavailable, UnknownAccount, WxJsApiError
 from .diagnosis import diagnose
 from .doctor import alone, findings, masked, when, why
 
@@ -31,10 +32,11 @@ _COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 @click.group("wxjsapi", cls=AppGroup)
 @click.option("--account", metavar="NAME", help="The account, where the app has several.")
+@click.option("--app-id", metavar="ID", help="The account, where an account_loader knows it.")
 @click.pass_context
-def commands(context: click.Context, account: str | None) -> None:
+def commands(context: click.Context, account: str | None, app_id: str | None) -> None:
     """WeChat's jsapi_ticket: look at it, renew it, sign, find faults."""
-    context.meta[_ACCOUNT] = account
+    context.meta[_ACCOUNT] = account, app_id
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a Windows pipe has no Chinese
             stream.reconfigure(errors="replace")
@@ -43,17 +45,28 @@ def commands(context: click.Context, account: str | None) -> None:
 
 
 def _account() -> Account:
-    accounts: dict[str, Account] = current_app.extensions[ACCOUNTS]
-    name = click.get_current_context().meta.get(_ACCOUNT)
+    registered: dict[str, Accounts] = current_app.extensions[ACCOUNTS]
+    name, app_id = click.get_current_context().meta[_ACCOUNT]
     if name is None:
-        name = next(iter(accounts)) if len(accounts) == 1 else "default"
-    if name not in accounts:
-        names = ", ".join(sorted(accounts))
+        name = next(iter(registered)) if len(registered) == 1 else "default"
+    if name not in registered:
+        names = ", ".join(sorted(registered))
         raise click.UsageError(f"There is no account {name!r}: use --account with one of {names}.")
-    account = accounts[name]
+    accounts = registered[name]
     # A command ends at once, and asks WeChat only where it says so: no thread.
-    account.close()
-    return account
+    accounts.close()
+    if app_id is None:
+        if not accounts.settings.has_account:
+            raise click.UsageError(
+                "The accounts come from an account_loader: name one by --app-id."
+            )
+        return accounts.own
+    if not accounts.has_loader and app_id != accounts.settings.app_id:
+        raise click.UsageError("There is no account_loader: leave out --app-id.")
+    try:
+        return accounts.find(app_id, accounts.settings.refresh_timeout)[0]
+    except (TicketUnavailable, UnknownAccount) as error:
+        raise _failure(error) from None
 
 
 def _ticket(account: Account) -> str:
@@ -101,7 +114,7 @@ def status(as_json: bool) -> None:
         "account": account.settings.name,
         "app_id": masked(account.settings.app_id),
     }
-    facts |= asdict(found) | {"state": shown, "note": note}
+    facts = asdict(found) | facts | {"state": shown, "note": note}
     del facts["refreshed_by"]  # never this process
     if account.settings.agent_id is not None:
         agent = account.credentials.status(AGENT_TICKET)

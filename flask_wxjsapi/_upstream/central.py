@@ -35,7 +35,7 @@ class CentralServer:
     def fetch(
         self, kind: str, *, parent: str | None, rejected: str | None, timeout: float
     ) -> Credential:
-        params = {"kind": kind}
+        params = {"kind": kind, "app_id": self._app_id}
         if rejected is not None:
             params["rejected"] = fingerprint(rejected)
         # Here and not there: the two clocks need not agree.

@@ -131,7 +131,7 @@ def _parts(runtime: Runtime) -> list[Any]:
 
 def _of_objects(process: Process) -> str:
     """What a debugger or a careless f-string shows of our objects."""
-    account = process.wxjsapi._account_of(process.app)
+    account = process.wxjsapi._accounts_of(process.app).own
     credentials, holding = account.credentials, account.credentials.holding
     snapshots = holding.snapshots.values()
     objects: list[Any] = [

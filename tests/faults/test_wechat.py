@@ -81,7 +81,7 @@ class Process:
         self.wxjsapi = wxjsapi
         self.clock = clock or Ahead(frozen=frozen)
         # Before its first use: the app's engine made again, with another clock.
-        account = wxjsapi._account_of(app)
+        account = wxjsapi._accounts_of(app).own
         engine = app.extensions["wxjsapi.engine"] = Engine(app, clock=self.clock)
         account.credentials = Credentials(engine, account.credentials.holding)
         self.credentials = account.credentials

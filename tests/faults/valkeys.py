@@ -270,7 +270,7 @@ class Service:
         )
         app.config.update(config)
         wxjsapi = WxJsApi(app)
-        self._count_looks(wxjsapi._account_of(app).credentials.runtime)
+        self._count_looks(wxjsapi._accounts_of(app).own.credentials.runtime)
         return app, wxjsapi
 
     def _count_looks(self, runtime: Runtime) -> None:

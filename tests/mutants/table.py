@@ -1155,7 +1155,7 @@ MUTANTS = [
         "single flight removed",
         "_engine/runtime.py",
         "Runtime.renew",
-        gives("renewal is not None", "False"),
+        takes("self._flights.get", "None"),
         f"{RUNTIME}a_snapshot_has_one_renewal_at_a_time",
     ),
     Mutant(
@@ -1169,7 +1169,7 @@ MUTANTS = [
         "accounts that fail keep the others waiting",
         "_engine/runtime.py",
         "Runtime._next_in_queue",
-        takes("_MOST_DOUBTFUL", "_MOST_AT_ONCE"),
+        takes("_MOST_ASIDE", "_MOST_AT_ONCE"),
         f"{RUNTIME}four_of_them_may_be_of_those_that_failed",
     ),
     Mutant(
@@ -1539,7 +1539,7 @@ MUTANTS = [
     Mutant(
         "the query of a page is logged",
         "_views.py",
-        "_config",
+        "_signed",
         takes("re.split", "[url]"),
         "test_views.py::test_a_rejected_signature_is_verified_once",
     ),
@@ -1552,11 +1552,9 @@ MUTANTS = [
     ),
     Mutant(
         "raw URL replaced by request.url",
-        "_extension.py",
+        "_js_api.py",
         "_page",
-        gives(
-            "page_url(environ, account.settings.public_origin)", "_request_context().request.url"
-        ),
+        gives("page_url(environ, settings.public_origin)", "_request_context().request.url"),
         "test_url_servers.py",
         "test_extension.py",
     ),

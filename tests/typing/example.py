@@ -12,10 +12,12 @@ import flask_wxjsapi
 from flask_wxjsapi import (
     AgentConfig,
     Credential,
+    JsApi,
     Status,
     TicketServer,
     TicketUnavailable,
     TransportError,
+    UnknownAccount,
     WeChatAPIError,
     WxConfig,
     WxJsApi,
@@ -50,6 +52,10 @@ def create_app() -> Flask:
     wxjsapi.start(app)
     wxjsapi.close(app)
 
+    @wxjsapi.account_loader
+    def load_account(app_id: str) -> dict[str, str] | None:
+        return {"APP_SECRET": "s"} if app_id == "wx1" else None
+
     def on_refreshed(app: Flask, account: str, kind: str, expires_at: float) -> None:
         print(app.name, account.upper(), kind.upper(), expires_at + 1)
 
@@ -70,6 +76,14 @@ def create_app() -> Flask:
         timestamp: int = signed["timestamp"]
         names: list[str] = signed["jsApiList"]
         return jsonify(signed, timestamp, names)
+
+    @app.get("/<app_id>")
+    def of_account(app_id: str) -> tuple[Response, int]:
+        account: JsApi = wxjsapi.account(app_id)
+        try:
+            return jsonify(account.config([]), account.status().app_id, load_account(app_id)), 200
+        except UnknownAccount as error:
+            return jsonify(error.app_id), 404
 
     @app.get("/agent")
     def agent() -> Response:

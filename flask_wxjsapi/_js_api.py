@@ -1,0 +1,206 @@
+"""What an account offers to views and templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flask import Flask
+from flask import globals as contexts
+from markupsafe import Markup
+
+from ._account import NO_TICKET, SCRIPT_TIMEOUT, Account, script_tags
+from ._accounts import ACCOUNTS, Accounts
+from ._engine.reading import Status
+from ._page.config import AgentConfig, WxConfig, whole_url
+from ._page.url import page_url
+from ._settings import Settings
+from .errors import TicketUnavailable
+
+# The context variables behind Flask's proxies: each way through a proxy costs a twelfth of a config
+# (docs/performance.rst). A Flask that has them elsewhere has the proxies still, and one context.
+_proxied: Callable[[], Any] = contexts.app_ctx._get_current_object  # type: ignore[attr-defined]  # a LocalProxy
+_app_context = getattr(getattr(contexts, "_cv_app", None), "get", _proxied)
+_request_context = getattr(getattr(contexts, "_cv_request", None), "get", _app_context)
+
+
+class JsApi:
+    """One account: its ticket, and what is signed with it.
+
+    :class:`WxJsApi` is one, for the account in the app's config;
+    :meth:`WxJsApi.account() <flask_wxjsapi.WxJsApi.account>` returns one for an account that comes
+    at run time. What that one raises beside the errors below is :exc:`UnknownAccount`, for an
+    account that its loader does not know.
+    """
+
+    #: The extension's name.
+    name: str
+    #: The AppID; None for the account in the app's config.
+    app_id: str | None = None
+
+    @property
+    def ticket(self) -> str:
+        """A valid ``jsapi_ticket``. Costs no I/O while this process holds one.
+
+        :raises TicketUnavailable: when none can be had within REFRESH_TIMEOUT; at once after a
+            failure, until something succeeds. A 503 if nobody catches it.
+        """
+        account, timeout = self._find()
+        return account.ticket(timeout)
+
+    @property
+    def access_token(self) -> str:
+        """A valid ``access_token``, for other WeChat libraries in the same app.
+
+        :raises TicketUnavailable: when none can be had.
+        """
+        account, timeout = self._find()
+        return account.access_token(timeout)
+
+    @property
+    def card_ticket(self) -> str:
+        """A valid ticket for cards (卡券), to be signed with :func:`sign_card`.
+
+        :raises TicketUnavailable: when none can be had.
+        """
+        account, timeout = self._find()
+        return account.card_ticket(timeout)
+
+    def config(
+        self,
+        js_api_list: Iterable[str] | None = None,
+        *,
+        open_tag_list: Iterable[str] | None = None,
+        debug: bool | None = None,
+        url: str | None = None,
+    ) -> WxConfig:
+        """The argument of ``wx.config`` for a page. Also the Jinja global ``wx_config``, which
+        takes ``app_id=`` as well.
+
+        :param js_api_list: the JS-SDK functions the page uses; by default JS_API_LIST.
+        :param open_tag_list: the open tags (开放标签) it uses; by default OPEN_TAG_LIST.
+        :param debug: let the JS-SDK show its results in alerts; by default DEBUG.
+        :param url: the page's URL; by default the current request's, as the browser has it.
+            A hash is cut off.
+        :raises TicketUnavailable: when there is no ticket.
+        """
+        timeout = None
+        try:
+            account: Account = (
+                _app_context().app.extensions[ACCOUNTS][self.name].at_hand[self.app_id]
+            )
+        except (LookupError, RuntimeError):
+            account, timeout = self._find()  # which says what is wrong
+        page = _page(account.settings) if url is None else whole_url(url)
+        return account.config(page, js_api_list, open_tag_list, debug, timeout)
+
+    def agent_config(
+        self, js_api_list: Iterable[str] | None = None, url: str | None = None
+    ) -> AgentConfig:
+        """The argument of WeCom's ``wx.agentConfig`` for a page, which is signed with the ticket
+        of the application. Also the Jinja global ``wx_agent_config``.
+
+        :param js_api_list: as for :meth:`config`.
+        :param url: as for :meth:`config`.
+        :raises TicketUnavailable: when there is no ticket.
+        """
+        account, timeout = self._find()
+        account.agent_id  # noqa: B018 - says so where there is none, before anything else
+        return account.agent_config(_page(account.settings, url), js_api_list, timeout)
+
+    def script(
+        self,
+        js_api_list: Iterable[str] | None = None,
+        *,
+        share: Mapping[str, str] | None = None,
+        nonce: str | None = None,
+        url: str | None = None,
+    ) -> Markup:
+        """The script tags for a page. Also the Jinja global ``wx_script``.
+
+        The first loads the JS-SDK, the last calls ``wx.config``; with AGENT_ID one between them
+        loads what WeCom needs for ``wx.agentConfig``. A page does not fail because WeChat does:
+        without a ticket, for which it waits 2 s at most, the last one warns in the browser's
+        console instead.
+
+        :param js_api_list: as for :meth:`config`.
+        :param share: ``title``, ``desc``, ``link`` and ``imgUrl`` of the card a share makes, for
+            friends and for Moments. ``link`` is the page's own URL if left out; a relative ``link``
+            or ``imgUrl`` is made absolute, as WeChat wants it.
+        :param nonce: of the page's Content-Security-Policy.
+        :param url: as for :meth:`config`.
+        """
+        accounts = self._accounts()
+        try:
+            account, timeout = self._find(SCRIPT_TIMEOUT)
+        except TicketUnavailable:  # of a loader that fails
+            return script_tags(accounts.settings, NO_TICKET, nonce)
+        page = _page(account.settings, url)
+        return account.script(page, js_api_list, share, nonce, timeout or SCRIPT_TIMEOUT)
+
+    def refresh(self) -> str:
+        """Renew the ticket now, for the whole cluster, in spite of a back-off; with AGENT_ID the
+        agent's as well.
+
+        Within 10 s of the cluster's last ``refresh()``, successful or not, it only returns
+        what there is.
+
+        :returns: the ticket.
+        :raises WxJsApiError: what went wrong: a ``WeChatAPIError`` or a ``TransportError``.
+        """
+        return self._find()[0].refresh()
+
+    def status(self) -> Status:
+        """What this process knows of the ticket. Asks the store where no thread has done so, and
+        never WeChat.
+        """
+        return self._find()[0].status()
+
+    def _find(self, timeout: float | None = None) -> tuple[Account, float | None]:
+        """The account, and how many seconds are left to wait for it.
+
+        :param timeout: seconds; by default REFRESH_TIMEOUT.
+        """
+        accounts = self._accounts()
+        if self.app_id is None:
+            return accounts.own, timeout
+        seconds = accounts.settings.refresh_timeout if timeout is None else timeout
+        return accounts.find(self.app_id, seconds)
+
+    def _accounts(self) -> Accounts:
+        try:
+            app: Flask = _app_context().app
+        except (LookupError, RuntimeError):
+            raise RuntimeError(
+                "WxJsApi was used outside an application context: use it in a view or template, "
+                "or inside 'with app.app_context():'."
+            ) from None
+        return self._accounts_of(app)
+
+    def _accounts_of(self, app: Flask) -> Accounts:
+        try:
+            return app.extensions[ACCOUNTS][self.name]  # type: ignore[no-any-return]  # likewise
+        except KeyError:
+            raise RuntimeError(
+                f"This WxJsApi (name={self.name!r}) is not registered with the current app: call "
+                "wxjsapi.init_app(app) where the app is made."
+            ) from None
+
+
+class AccountJsApi(JsApi):
+    """An account that comes at run time."""
+
+    def __init__(self, name: str, app_id: str) -> None:
+        self.name = name
+        self.app_id = app_id
+
+
+def _page(settings: Settings, url: str | None = None) -> str:
+    """The URL to sign: the one given or the current request's."""
+    if url is not None:
+        return whole_url(url)
+    try:
+        environ = _request_context().request.environ
+    except (LookupError, RuntimeError, AttributeError):
+        raise RuntimeError("Outside a request there is no page to sign: pass url=.") from None
+    return page_url(environ, settings.public_origin)
