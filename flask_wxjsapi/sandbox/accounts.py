@@ -53,7 +53,7 @@ class Ticket:
     expires_at: float
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Account:
     """One account: its rules (see ``Sandbox``), then its state, guarded by the sandbox's lock.
 
@@ -75,6 +75,9 @@ class Account:
     foreign: ClassVar[frozenset[str]] = WECOM  # endpoints where its token is none
     revoked: ClassVar[int] = 40001  # errcode of a token that was killed
 
+    #: By the value of a token whose it is. All share it: a call finds its account at once, however
+    #: many there are.
+    owners: dict[str, Account] = field(kw_only=True, default_factory=dict)
     #: By value. Ended ones are kept for a day, to answer 42001 rather than 40014.
     tokens: dict[str, Token] = field(init=False, default_factory=dict)
     #: By ``Token.stable``, since the two kinds are isolated.
@@ -160,15 +163,26 @@ class Account:
     def legacy_token(self, now: float) -> Payload:
         """A new token, whose predecessor lives on for the overlap."""
         self.spend("token", now)
+        return self._answer(self._supersede(now), now)
+
+    def _supersede(self, now: float) -> Token:
         if previous := self.current.get(False):
             previous.end(now + self.margin)
-        return self._answer(self._issue(now, stable=False), now)
+        return self._issue(now, stable=False)
+
+    def _lasting(self, now: float) -> Token:
+        current = self.current.get(True)
+        if current is None or current.ends_at <= now:
+            current = self._issue(now, stable=True)
+        return current
 
     def _issue(self, now: float, *, stable: bool) -> Token:
         value = f"{secrets.randbelow(90) + 10}_{secrets.token_urlsafe(102)}"
         token = Token(value, stable, now + self.token_lifetime)
-        self.tokens = {k: old for k, old in self.tokens.items() if old.ends_at > now - _DAY}
+        for known in [k for k, old in self.tokens.items() if old.ends_at <= now - _DAY]:
+            del self.tokens[known], self.owners[known]
         self.tokens[value] = self.current[stable] = token
+        self.owners[value] = self
         return token
 
     @staticmethod
@@ -236,7 +250,7 @@ class Corp:
         return fresh
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Agent(Account):
     """One application of a corp; ``app_id`` is the corp's, ``app_secret`` its own."""
 
@@ -264,10 +278,7 @@ class Agent(Account):
     def token(self, now: float) -> Payload:
         """The same one to the very end of its life: nothing is known of a renewal before that."""
         self.spend("gettoken", now)
-        current = self.current.get(True)
-        if current is None or current.ends_at <= now:
-            current = self._issue(now, stable=True)
-        return {"errcode": 0, "errmsg": "ok", **self._answer(current, now)}
+        return {"errcode": 0, "errmsg": "ok", **self._answer(self._lasting(now), now)}
 
     def mistakable(self) -> dict[str, list[Ticket]]:
         found = {"the one of the corp 企业的": self.corp.tickets}

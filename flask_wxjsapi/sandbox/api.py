@@ -22,8 +22,7 @@ from .registry import Registry
 def whose(registry: Registry, request: Request) -> str | None:
     """The account, or corp, that a call is of, as it says itself; None if it does not."""
     if token := request.args.get("access_token"):
-        owners = (each.app_id for each in registry.everybody() if token in each.tokens)
-        return next(owners, None)
+        return registry.owner_id(token)
     if named := request.args.get("appid") or request.args.get("corpid"):
         return named
     try:

@@ -18,45 +18,63 @@ class Registry:
 
     def __init__(self, first: Account) -> None:
         self._first = first.app_id
+        self._owners = first.owners
         #: By AppID.
         self.accounts = {first.app_id: first}
         #: By the corp's id.
         self.corps: dict[str, Corp] = {}
+
+    # -- whom there is
 
     def agents(self) -> list[Agent]:
         """Those of all corps."""
         return [agent for corp in self.corps.values() for agent in corp.agents]
 
     def everybody(self) -> list[Account]:
-        """Whoever has a token."""
+        """Whoever has tickets."""
         return [*self.accounts.values(), *self.agents()]
+
+    def names(self) -> list[str]:
+        """All of them, for a person."""
+        agents = [f"{agent.app_id} (agent {agent.agent_id})" for agent in self.agents()]
+        return [*self.accounts, *agents]
+
+    def knows(self, app_id: str) -> bool:
+        """Whether an account or a corp goes by this id."""
+        return app_id in self.accounts or app_id in self.corps
 
     def named(self, app_id: str) -> list[Account]:
         """Whoever goes by this AppID or corp's id."""
-        return [account for account in self.everybody() if account.app_id == app_id]
+        account, corp = self.accounts.get(app_id), self.corps.get(app_id)
+        return [*([account] if account else ()), *(corp.agents if corp else ())]
+
+    def owner_id(self, token: str) -> str | None:
+        """Whose access token it is, by AppID or corp's id."""
+        owner = self._owners.get(token)
+        return None if owner is None else owner.app_id
 
     def agents_named(self, corp_id: str, agent_id: str) -> list[Agent]:
         """The agent of this corp and id; nobody if the id is empty, which several may have."""
-        wanted = (corp_id, agent_id)
-        return [a for a in self.agents() if a.agent_id and (a.app_id, a.agent_id) == wanted]
+        agents = self.corps.get(corp_id, Corp()).agents
+        return [agent for agent in agents if agent_id and agent.agent_id == agent_id]
 
     def issued(self) -> set[str]:
         """The values of all tokens and tickets that are remembered."""
-        found: set[str] = set()
+        found = set(self._owners)
         for account in self.everybody():
-            found |= account.tokens.keys()
             found |= {ticket.value for kind in account.tickets.values() for ticket in kind}
         return found
+
+    # -- who comes and goes
 
     def add_account(self, app_id: str, app_secret: str, **rules: Any) -> None:
         """See :meth:`Sandbox.add_account`."""
         known = self.accounts.get(app_id)
-        if known is not None:
-            if known.app_secret == app_secret and not rules:
-                return
+        if known is None:
+            first = self.accounts[self._first]
+            self.accounts[app_id] = replace(first, app_id=app_id, app_secret=app_secret, **rules)
+        elif known.app_secret != app_secret or rules:
             raise ValueError(f"there is an account {app_id!r} with other settings already")
-        first = self.accounts[self._first]
-        self.accounts[app_id] = replace(first, app_id=app_id, app_secret=app_secret, **rules)
 
     def add_agent(self, corp_id: str, secret: str, agent_id: str, **rules: Any) -> None:
         """See :meth:`Sandbox.add_agent`."""
@@ -67,16 +85,44 @@ class Registry:
                 return
             if same_secret or (same_id and agent_id):
                 raise ValueError(f"{corp_id!r} has another agent {known.agent_id!r} already")
+        named = {"app_id": corp_id, "app_secret": secret, "agent_id": agent_id, "corp": corp}
         first = self.accounts[self._first]
         inherited = {f.name: getattr(first, f.name) for f in fields(Account) if f.init}
-        named = {"app_id": corp_id, "app_secret": secret, "agent_id": agent_id, "corp": corp}
         corp.agents.append(Agent(**{**inherited, **rules, **named}))
         self.corps[corp_id] = corp
 
+    def remove_account(self, app_id: str) -> None:
+        """See :meth:`Sandbox.remove_account`."""
+        account = self._account(app_id)
+        if app_id == self._first:
+            raise ValueError(f"{app_id!r} stays: the others have its rules")
+        del self.accounts[app_id]
+        for value in account.tokens:
+            del self._owners[value]
+
+    def reset_secret(self, app_id: str, app_secret: str, now: float) -> None:
+        """See :meth:`Sandbox.reset_secret`."""
+        account = self._account(app_id)
+        account.app_secret = app_secret
+        account.revoke(now)
+
+    def _account(self, app_id: str) -> Account:
+        if app_id not in self.accounts:
+            raise ValueError(f"there is no account {app_id!r}: add_account() it first")
+        return self.accounts[app_id]
+
+    def revoke(self, now: float) -> None:
+        """Kill all tokens."""
+        for owner in set(self._owners.values()):
+            owner.revoke(now)
+
     def reset(self) -> None:
         """Forget everything but who there is and their rules."""
+        self._owners.clear()
         self.accounts = {key: replace(old) for key, old in self.accounts.items()}
         self.corps = {key: old.afresh() for key, old in self.corps.items()}
+
+    # -- who calls
 
     def account_by_secret(self, given: Mapping[str, object], ip: str) -> Account:
         """The account that asks for a token from this address.
@@ -100,10 +146,7 @@ class Registry:
         return account
 
     def agent_by_secret(self, given: Mapping[str, str], ip: str) -> Agent:
-        """The agent that asks for a token from this address.
-
-        :raises Refusal: with the errcode of what is wrong.
-        """
+        """The agent that asks for a token, likewise."""
         corp_id, secret = given.get("corpid"), given.get("corpsecret")
         if not corp_id:
             raise Refusal(41002)
@@ -126,9 +169,10 @@ class Registry:
         """
         if not value:
             raise Refusal(41001)
-        for account in self.everybody():
-            if token := account.tokens.get(value):
-                if now >= token.ends_at:
-                    raise Refusal(token.errcode)
-                return account
-        raise Refusal(40014)
+        owner = self._owners.get(value)
+        if owner is None:
+            raise Refusal(40014)
+        token = owner.tokens[value]
+        if now >= token.ends_at:
+            raise Refusal(token.errcode)
+        return owner

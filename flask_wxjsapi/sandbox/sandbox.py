@@ -52,7 +52,7 @@ class Sandbox:
     """WeChat as a WSGI application, with :meth:`serve` to put it on a port.
 
     :param app_id: the first account's; :meth:`add_account` adds others and :meth:`add_agent`
-        those of WeCom.
+        those of WeCom, as many as there may be.
     :param app_secret: its secret.
     :param ticket: which of the reported worlds to be: what a repeated call for a ticket answers.
         ``"same"``: one ticket, a new one when it is as old as its lifetime; every answer tells
@@ -122,6 +122,26 @@ class Sandbox:
         with self._lock:
             self._registry.add_account(app_id, app_secret, **rules)
 
+    def remove_account(self, app_id: str) -> None:
+        """Take an account away: its AppID answers 40013 from then on, and its tokens 40014.
+
+        :raises ValueError: if there is none of this AppID, or for the sandbox's first account.
+        """
+        with self._lock:
+            self._registry.remove_account(app_id)
+
+    def reset_secret(self, app_id: str, app_secret: str) -> None:
+        """Give an account another AppSecret: the old one answers 40125 at once.
+
+        Its access tokens end with it and answer 40001; whether WeChat's do is not known.
+
+        :raises ValueError: if there is none of this AppID.
+        """
+        with self._lock:
+            self._registry.reset_secret(app_id, app_secret, self._clock())
+            if app_id == self.app_id:
+                self.app_secret = app_secret
+
     def add_agent(self, corp_id: str, secret: str, agent_id: str = "", **rules: Any) -> None:
         """Add an application of a WeCom corp (企业微信). Adding the same one again changes nothing.
 
@@ -156,7 +176,7 @@ class Sandbox:
 
     def _queue(self, fault: Fault) -> None:
         with self._lock:
-            if fault.app_id is not None and not self._registry.named(fault.app_id):
+            if fault.app_id is not None and not self._registry.knows(fault.app_id):
                 raise ValueError(f"there is no account {fault.app_id!r}")
             self._faults.add(fault)
 
@@ -171,8 +191,7 @@ class Sandbox:
         They answer 40001 from then on, and WeCom's 40014.
         """
         with self._lock:
-            for account in self._registry.everybody():
-                account.revoke(self._clock())
+            self._registry.revoke(self._clock())
 
     def reset(self) -> None:
         """Forget everything but the accounts and their rules."""
@@ -306,6 +325,8 @@ class Sandbox:
                     )
                 times, path, app_id = body.get("times", 1), body.get("path"), body.get("app_id")
                 self._queue(Fault.parse(body["fault"], times, path, app_id))
+            case "POST", "accounts":
+                self._add_account(json_object(request.get_data()))
             case "POST", "heal":
                 self.heal()
             case "POST", "revoke":
@@ -323,6 +344,13 @@ class Sandbox:
             case method, command:
                 return json_response({"error": f"there is no {method} {command!r}"}, status=404)
         return json_response({"ok": True})
+
+    def _add_account(self, body: Mapping[str, object]) -> None:
+        app_id, app_secret = body.get("app_id"), body.get("app_secret")
+        are_given = all(isinstance(value, str) and value for value in (app_id, app_secret))
+        if not are_given or len(body) != 2:
+            raise ValueError("the body has 'app_id' and 'app_secret', both strings")
+        self.add_account(str(app_id), str(app_secret))
 
     def _verify_request(self, request: Request) -> str:
         data = request.get_data()
@@ -348,6 +376,8 @@ class Sandbox:
         return {key: text and self._without_secrets(text, values) for key, text in found.items()}
 
     def _without_secrets(self, text: str, values: Mapping[str, str]) -> str:
+        if not text:  # so the page alone does not look at everybody's
+            return text
         with self._lock:
             hidden = self._registry.issued()
         if len(values["ticket"]) > 16:
@@ -373,8 +403,7 @@ class Sandbox:
         shown = {key: self._without_secrets(value, values) for key, value in values.items()}
         shown["ticket"] = ""
         with self._lock:
-            agents = [f"{a.app_id} (agent {a.agent_id})" for a in self._registry.agents()]
-            accounts, calls = [*self._registry.accounts, *agents], dict(self.calls)
+            accounts, calls = self._registry.names(), dict(self.calls)
         address, root = _address(request), request.script_root
         return pages.page(address, root, accounts, calls, shown, answer, status=status)
 
