@@ -22,6 +22,8 @@ database is tested by adding them to both::
     wechat_sandbox.reset_secret("wx0123456789abcdef", "another")
     wechat_sandbox.remove_account("wx0123456789abcdef")
 
+and one that gets its tokens from a third-party platform by ``add_component()`` and ``authorise()``.
+
 A ticket server of one's own goes through :class:`TicketServerContract`.
 """
 # ruff: noqa: S101 - a contract is made of asserts
