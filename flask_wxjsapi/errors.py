@@ -253,24 +253,75 @@ ADVICE_IN_WECOM: Final[dict[int, str]] = {
     50004: f"The application is restricted: {WECOM.console} says why.",
 }
 
-_PROVIDER = (
+_PROVIDED = (
     "The token of WXJSAPI_ACCESS_TOKEN_PROVIDER was rejected, and so was the next one: see that it "
     "is of this account, and that the provider fetches another when it gets the rejected one."
 )
+_LOGIN_OF_PROVIDER = (
+    "Look at the id and the secret that the code behind WXJSAPI_ACCESS_TOKEN_PROVIDER, or the "
+    "service that it asks, fetches tokens with: a reset stops the old secret at once."
+)
+_WHITELIST_OF_PROVIDER = (
+    "Add the IP address in the message to the IP whitelist, and every other address that the token "
+    "service and your servers call from. For the tokens of a third-party platform (第三方平台) it "
+    f"is the platform's list, otherwise the account's: {_CONSOLE}. It takes effect within ten "
+    "minutes."
+)
 
-#: The advice where the access token is the user's own affair.
-ADVICE_WITH_PROVIDER: Final[dict[int, str]] = dict.fromkeys((40001, 40014, 42001), _PROVIDER)
+#: What is different where the access token comes from the user's own code, on either platform:
+#: there is no secret, and who fetches the token may be another host, a platform or a provider.
+ADVICE_WITH_PROVIDER: Final[dict[int, str]] = {
+    40001: _PROVIDED,
+    40002: "The grant type was refused. " + _LOGIN_OF_PROVIDER,
+    40013: (
+        "There is no account with this id: compare WXJSAPI_APP_ID with the account that the code "
+        "behind WXJSAPI_ACCESS_TOKEN_PROVIDER fetches tokens for."
+    ),
+    40014: _PROVIDED,
+    40091: "The secret is wrong. " + _LOGIN_OF_PROVIDER,
+    40125: "The secret is wrong. " + _LOGIN_OF_PROVIDER,
+    40164: _WHITELIST_OF_PROVIDER,
+    40243: (
+        f"The AppSecret that the token service uses is frozen: unfreeze it at {_CONSOLE}. What a "
+        "third-party platform (第三方平台) does for the account goes on without it."
+    ),
+    41002: "The id is missing. " + _LOGIN_OF_PROVIDER,
+    41004: "The secret is missing. " + _LOGIN_OF_PROVIDER,
+    42001: _PROVIDED,
+    48001: (
+        "The token is not good for this API. First see whether WXJSAPI_ACCESS_TOKEN_PROVIDER "
+        "returns that of the account in WXJSAPI_APP_ID, and not the component_access_token or "
+        "suite_access_token of who acts for it; then whether the account may use the API, and has "
+        "granted it."
+    ),
+    60020: (
+        "Add the IP address in the message to the trusted IPs (企业可信IP) of the application, or "
+        "to the IP whitelist of the provider (服务商) whose application it is, and every other "
+        "address that the token service and your servers call from."
+    ),
+    61004: _WHITELIST_OF_PROVIDER,
+    301002: (
+        "The application is not the one that the token is for: WXJSAPI_AGENT_ID and the token of "
+        "WXJSAPI_ACCESS_TOKEN_PROVIDER must be of the same one."
+    ),
+}
 
 _UNKNOWN = Reaction("Look the code up in the list of global error codes (全局返回码).")
 
 
-def reaction(errcode: int, platform: str = OFFIACCOUNT.name) -> Reaction:
+def reaction(
+    errcode: int, platform: str = OFFIACCOUNT.name, *, with_provider: bool = False
+) -> Reaction:
     """What to do about an ``errcode``; a general answer for one that is not listed.
 
     :param errcode: WeChat's number.
     :param platform: the word of PLATFORM; the advice depends on it, and nothing else does.
+    :param with_provider: whether ACCESS_TOKEN_PROVIDER is set; likewise.
     """
     found = REACTIONS.get(errcode, _UNKNOWN)
-    if platform == WECOM.name and errcode in ADVICE_IN_WECOM:
-        return replace(found, advice=ADVICE_IN_WECOM[errcode])
-    return found
+    advice = found.advice
+    if platform == WECOM.name:
+        advice = ADVICE_IN_WECOM.get(errcode, advice)
+    if with_provider:
+        advice = ADVICE_WITH_PROVIDER.get(errcode, advice)
+    return replace(found, advice=advice)

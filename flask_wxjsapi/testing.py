@@ -15,7 +15,16 @@ A test of an app then asks for ``wechat_sandbox``::
         assert app.test_client().get("/").status_code == 200
         assert wechat_sandbox.calls["getticket"] == 1
 
-and a ticket server of one's own goes through :class:`TicketServerContract`.
+It plays as many accounts as are added, also while the app runs. An app that finds its accounts in a
+database is tested by adding them to both::
+
+    wechat_sandbox.add_account("wx0123456789abcdef", "the-AppSecret")
+    wechat_sandbox.reset_secret("wx0123456789abcdef", "another")
+    wechat_sandbox.remove_account("wx0123456789abcdef")
+
+and one that gets its tokens from a third-party platform by ``add_component()`` and ``authorise()``.
+
+A ticket server of one's own goes through :class:`TicketServerContract`.
 """
 # ruff: noqa: S101 - a contract is made of asserts
 

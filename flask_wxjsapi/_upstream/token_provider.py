@@ -7,7 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 
 from .._credential import ACCESS_TOKEN, Credential
 from .._error_text import describe
-from ..errors import ADVICE_WITH_PROVIDER, TransportError, WeChatAPIError, WxJsApiError
+from .._platform import OFFIACCOUNT, Platform
+from ..errors import (
+    ADVICE_WITH_PROVIDER,
+    TransportError,
+    WeChatAPIError,
+    WxJsApiError,
+    reaction,
+)
 from . import Upstream
 
 
@@ -16,6 +23,7 @@ class TokenProvider:
 
     :param provider: ``provider(rejected) -> Credential``.
     :param context: an application context for each call of it.
+    :param platform: the one that an errcode of the provider's is about.
     """
 
     def __init__(
@@ -23,10 +31,13 @@ class TokenProvider:
         upstream: Upstream,
         provider: Callable[[str | None], Credential],
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
+        *,
+        platform: Platform = OFFIACCOUNT,
     ) -> None:
         self._upstream = upstream
         self._provider = provider
         self._context = context
+        self._platform = platform
         self.parent = upstream.parent
 
     def fetch(
@@ -38,6 +49,11 @@ class TokenProvider:
         try:
             with self._context():
                 credential = self._provider(rejected)
+        except WeChatAPIError as error:
+            if error.advice == reaction(error.errcode).advice:  # it was raised without any
+                advised = reaction(error.errcode, self._platform.name, with_provider=True)
+                error.advice = advised.advice
+            raise
         except WxJsApiError:
             raise
         except Exception as error:

@@ -18,7 +18,8 @@ WeChat::
     <script src="http://127.0.0.1:8900/sandbox/bridge.js"></script>
 
 It is WeCom (企业微信) as well, for the applications that :meth:`Sandbox.add_agent` names; its phone
-is ``bridge.js?phone=wecom``.
+is ``bridge.js?phone=wecom``. :meth:`Sandbox.add_component` (第三方平台) and
+:meth:`Sandbox.add_suite` (服务商) add who acts for others.
 
 Where the documentation and the reports of users disagree, an option chooses; where nothing is
 known, the sandbox plays the world that is harder on its caller. Of the package it imports only the

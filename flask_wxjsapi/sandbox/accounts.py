@@ -1,4 +1,4 @@
-"""An account's tokens, tickets and quotas; what WeCom's corps and agents have in their place."""
+"""An account's tokens, tickets and quotas; what WeCom's agents and third parties have of these."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ WORLDS = {
     "remaining": "one ticket, told the life it has left, down to 0; replaced after its end",
     "new": "a new ticket each time; the earlier ones live to their own end",
 }
+#: The sets of permissions that the types of ticket need: 网页服务权限 has the JS-SDK.
+PERMISSIONS = {"jsapi": 4, "wx_card": 8}
 _DAY = 86400  # seconds
 
 
@@ -53,7 +55,7 @@ class Ticket:
     expires_at: float
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Account:
     """One account: its rules (see ``Sandbox``), then its state, guarded by the sandbox's lock.
 
@@ -74,7 +76,11 @@ class Account:
 
     foreign: ClassVar[frozenset[str]] = WECOM  # endpoints where its token is none
     revoked: ClassVar[int] = 40001  # errcode of a token that was killed
+    expired: ClassVar[int] = 42001  # errcode of one that ended by age
 
+    #: By the value of a token whose it is. All share it: a call finds its account at once, however
+    #: many there are.
+    owners: dict[str, Account] = field(kw_only=True, default_factory=dict)
     #: By value. Ended ones are kept for a day, to answer 42001 rather than 40014.
     tokens: dict[str, Token] = field(init=False, default_factory=dict)
     #: By ``Token.stable``, since the two kinds are isolated.
@@ -115,6 +121,11 @@ class Account:
             f".{host}".endswith(entry) if entry.startswith(".") else host == entry
             for entry in map(str.lower, self.domains)
         )
+
+    def admit(self, name: str, ip: str) -> None:
+        """Refuse a call of this endpoint, from this address, that its token is not good for."""
+        if name in self.foreign:
+            raise Refusal(40014)
 
     def daily_limit(self, name: str) -> int:
         """Calls that an endpoint of this name allows in a day."""
@@ -160,20 +171,31 @@ class Account:
     def legacy_token(self, now: float) -> Payload:
         """A new token, whose predecessor lives on for the overlap."""
         self.spend("token", now)
+        return self._answer(self._supersede(now), now)
+
+    def _supersede(self, now: float) -> Token:
         if previous := self.current.get(False):
             previous.end(now + self.margin)
-        return self._answer(self._issue(now, stable=False), now)
+        return self._issue(now, stable=False)
+
+    def _lasting(self, now: float) -> Token:
+        current = self.current.get(True)
+        if current is None or current.ends_at <= now:
+            current = self._issue(now, stable=True)
+        return current
 
     def _issue(self, now: float, *, stable: bool) -> Token:
         value = f"{secrets.randbelow(90) + 10}_{secrets.token_urlsafe(102)}"
-        token = Token(value, stable, now + self.token_lifetime)
-        self.tokens = {k: old for k, old in self.tokens.items() if old.ends_at > now - _DAY}
+        token = Token(value, stable, now + self.token_lifetime, self.expired)
+        for known in [k for k, old in self.tokens.items() if old.ends_at <= now - _DAY]:
+            del self.tokens[known], self.owners[known]
         self.tokens[value] = self.current[stable] = token
+        self.owners[value] = self
         return token
 
     @staticmethod
-    def _answer(token: Token, now: float) -> Payload:
-        return {"access_token": token.value, "expires_in": _whole(token.ends_at - now)}
+    def _answer(token: Token, now: float, name: str = "access_token") -> Payload:
+        return {name: token.value, "expires_in": _whole(token.ends_at - now)}
 
     def get_ticket(self, kind: str, now: float) -> Payload:
         """Answer a call for a ticket, as it goes in this world."""
@@ -215,10 +237,108 @@ class Account:
         """By label the tickets that stand beside the right ones."""
         return {"the one for cards 卡券的 (wx_card)": self.tickets["wx_card"]}
 
-    def revoke(self, now: float) -> None:
-        """Kill all its tokens."""
+    def revoke(self, now: float, errcode: int | None = None) -> None:
+        """Kill all its tokens.
+
+        :param errcode: what they answer from then on; None for the one of a token that was killed.
+        """
         for token in self.tokens.values():
-            token.end(now, self.revoked)
+            token.end(now, self.revoked if errcode is None else errcode)
+
+
+@dataclass(repr=False, eq=False)
+class ThirdParty(Account):
+    """Who acts for those that let it; its own token is good for asking for theirs and no more."""
+
+    push_lifetime: ClassVar[float]  # seconds
+
+    #: The tickets that were pushed to it, and their ends in Unix time.
+    pushed: dict[str, float] = field(init=False, default_factory=dict)
+
+    def push(self, now: float) -> str:
+        """The next of the tickets that it has to show for a token."""
+        value = f"ticket@@@{secrets.token_urlsafe(64)}"
+        self.pushed = {known: end for known, end in self.pushed.items() if end > now - _DAY}
+        self.pushed[value] = now + self.push_lifetime
+        return value
+
+
+@dataclass(repr=False, eq=False)
+class Component(ThirdParty):
+    """A third-party platform (第三方平台), which accounts authorise.
+
+    Whether a call for its token repeats the one before is not known: here it brings another, and
+    the one before lives on for the overlap.
+    """
+
+    push_lifetime = 12 * 3600
+
+    def admit(self, name: str, ip: str) -> None:
+        raise Refusal(48001)
+
+    def token(self, pushed: object, now: float) -> Payload:
+        """Its own token, for a ticket that was pushed to it."""
+        end = self.pushed.get(str(pushed))
+        if end is None or end <= now:
+            raise Refusal(61006 if end is None else 61005)
+        self.spend("api_component_token", now)
+        return self._answer(self._supersede(now), now, "component_access_token")
+
+
+@dataclass(repr=False, eq=False)
+class Suite(ThirdParty):
+    """An application of a WeCom provider (服务商), which corps install."""
+
+    push_lifetime = 1800
+    revoked = 40082
+    expired = 42009
+
+    def admit(self, name: str, ip: str) -> None:
+        raise Refusal(40014)
+
+    def token(self, pushed: object, now: float) -> Payload:
+        """Its own token, for a ticket that was pushed to it: the same one to its end."""
+        if self.pushed.get(str(pushed), 0) <= now:
+            raise Refusal(40085)
+        self.spend("get_suite_token", now)
+        answer = self._answer(self._lasting(now), now, "suite_access_token")
+        return {"errcode": 0, "errmsg": "ok", **answer}
+
+
+@dataclass(repr=False, eq=False)
+class Authorisation(Account):
+    """An account in the hands of a component: the account's tickets and quotas, the component's
+    whitelist and domains, and a token of its own.
+
+    The whitelist counts for each call. Whether the quotas are really shared, and how long a token
+    outlives the next, is not known: they are here, and it does for the overlap.
+    """
+
+    account: Account
+    refresh_token: str
+    permissions: frozenset[int]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tickets, self.used = self.account.tickets, self.account.used
+
+    def admit(self, name: str, ip: str) -> None:
+        super().admit(name, ip)
+        if not self.admits_ip(ip):
+            raise Refusal(61004)
+
+    def token(self, refresh_token: object, now: float) -> Payload:
+        """The account's token in the component's hands, for the refresh token, which stays."""
+        if refresh_token != self.refresh_token:
+            raise Refusal(61023)
+        self.spend("api_authorizer_token", now)
+        answer = self._answer(self._supersede(now), now, "authorizer_access_token")
+        return {**answer, "authorizer_refresh_token": self.refresh_token}
+
+    def get_ticket(self, kind: str, now: float) -> Payload:
+        if PERMISSIONS[kind] not in self.permissions:
+            raise Refusal(61007)
+        return super().get_ticket(kind, now)
 
 
 @dataclass(repr=False)
@@ -236,12 +356,16 @@ class Corp:
         return fresh
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Agent(Account):
-    """One application of a corp; ``app_id`` is the corp's, ``app_secret`` its own."""
+    """One application of a corp; ``app_id`` is the corp's, ``app_secret`` its own.
+
+    :param suite_id: the provider's application that it is, whose permanent code ``app_secret`` is.
+    """
 
     agent_id: str
     corp: Corp
+    suite_id: str = ""
 
     foreign = OFFIACCOUNT
     revoked = 40014  # 40001 is WeCom's word for a wrong secret
@@ -264,10 +388,7 @@ class Agent(Account):
     def token(self, now: float) -> Payload:
         """The same one to the very end of its life: nothing is known of a renewal before that."""
         self.spend("gettoken", now)
-        current = self.current.get(True)
-        if current is None or current.ends_at <= now:
-            current = self._issue(now, stable=True)
-        return {"errcode": 0, "errmsg": "ok", **self._answer(current, now)}
+        return {"errcode": 0, "errmsg": "ok", **self._answer(self._lasting(now), now)}
 
     def mistakable(self) -> dict[str, list[Ticket]]:
         found = {"the one of the corp 企业的": self.corp.tickets}

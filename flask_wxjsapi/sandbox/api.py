@@ -20,16 +20,19 @@ from .registry import Registry
 
 
 def whose(registry: Registry, request: Request) -> str | None:
-    """The account, or corp, that a call is of, as it says itself; None if it does not."""
-    if token := request.args.get("access_token"):
-        owners = (each.app_id for each in registry.everybody() if token in each.tokens)
-        return next(owners, None)
-    if named := request.args.get("appid") or request.args.get("corpid"):
-        return named
+    """The account, or corp, that a call is of, as it says itself; None if it does not.
+
+    A third party's call for somebody's token is of that one.
+    """
     try:
-        return str(json_object(request.get_data()).get("appid"))
+        body = json_object(request.get_data())
     except ValueError:
-        return None
+        body = {}
+    given = {**body, **request.args}
+    if token := request.args.get("access_token"):
+        given["appid"] = registry.owner_id(token)
+    names = ("authorizer_appid", "auth_corpid", "appid", "corpid", "component_appid", "suite_id")
+    return next((str(given[name]) for name in names if given.get(name)), None)
 
 
 def answer(
@@ -78,9 +81,24 @@ def _handle(registry: Registry, request: Request, name: str, ip: str, now: float
             return registry.account_by_secret(request.args, ip).legacy_token(now)
         case "gettoken":
             return registry.agent_by_secret(request.args, ip).token(now)
+        case "api_component_token":
+            body = _body(request)
+            component = registry.component_by_secret(body, ip)
+            return component.token(body.get("component_verify_ticket"), now)
+        case "api_authorizer_token":
+            # The page of the API says access_token now.
+            token = request.args.get("component_access_token") or request.args.get("access_token")
+            body = _body(request)
+            authorisation = registry.authorisation(token, body, ip, now)
+            return authorisation.token(body.get("authorizer_refresh_token"), now)
+        case "get_suite_token":
+            body = _body(request)
+            return registry.suite_by_secret(body, ip).token(body.get("suite_ticket"), now)
+        case "get_corp_token":
+            token = request.args.get("suite_access_token")
+            return registry.installation(token, _body(request), ip, now).token(now)
     account = registry.by_token(request.args.get("access_token"), now)
-    if name in account.foreign:
-        raise Refusal(40014)
+    account.admit(name, ip)
     return _handle_with_token(account, request, name, now)
 
 

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .._tools.diagnosis import diagnose
+from .accounts import Account
 from .registry import Registry
 
 FIELDS = {  # of the form: its label in English and in Chinese
@@ -18,6 +19,8 @@ FIELDS = {  # of the form: its label in English and in Chinese
     "agentid": ("agentid (where wx.agentConfig got the signature)", "仅用于 agentConfig"),
     "ticket": ("jsapi_ticket (if another than this sandbox’s may have signed)", "可不填"),
 }
+
+_MANY = 50  # tickets; each is tried with every mistake that is known
 
 
 class Signer(NamedTuple):
@@ -52,18 +55,24 @@ def signers(registry: Registry, values: Mapping[str, str], now: float) -> list[S
     """
     app_id, agent_id, pasted = values["appId"], values["agentid"], values["ticket"]
     kind = "agent_config" if agent_id else "jsapi"
-    named = [agent for agent in registry.agents() if agent.agent_id == agent_id]
-    accounts = named if agent_id else registry.everybody()
+    accounts: Sequence[Account]
+    if app_id:
+        named = registry.agents_named(app_id, agent_id)
+        accounts = named if agent_id else registry.named(app_id)
+    else:
+        agents = [agent for agent in registry.agents() if agent.agent_id == agent_id]
+        accounts = agents if agent_id else registry.everybody()
     pasting = {"the pasted one 粘贴的": pasted} if pasted else {}
     found = [
         Signer(account.app_id, ticket, {**others, **pasting})
         for account in accounts
-        if app_id in ("", account.app_id)
         for tickets, others in [account.signers(kind, now)]
         for ticket in tickets
     ]
     if pasted and not found:  # a real account's, say
         found.append(Signer(app_id, pasted, {}))
+    if len(found) > _MANY:
+        raise ValueError(f"appId: {len(found)} tickets may have signed, so say whose it is")
     if not found:
         raise ValueError("no such account has a ticket here yet: paste the ticket that signs")
     return found

@@ -28,7 +28,13 @@ _FAULT_HELP = (
     + ", ".join(map(repr, FAULT_NAMES))
     + "; 'expires:JSON', 'ticket:JSON', 'slow:SECONDS'"
 )
-_REPLACED = {"expires": ("expires_in",), "ticket": ("access_token", "ticket")}
+_REPLACED = {
+    "expires": ("expires_in",),
+    "ticket": (
+        "access_token", "ticket", "component_access_token", "authorizer_access_token",
+        "suite_access_token",
+    ),
+}  # fmt: skip
 _LONGEST_WAIT = 60.0  # seconds; a forgotten fault must not hold a thread for ever
 _DRIP_INTERVAL = 0.2  # seconds
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from werkzeug import Response
 
@@ -35,9 +35,11 @@ WeChat, or in WeCom with <code>?phone=wecom</code>.
 {form}
 """
 
+_SHOWN = 50  # accounts: there may be thousands
+
 
 def page(
-    address: str, root: str, accounts: Iterable[str], calls: Mapping[str, int],
+    address: str, root: str, accounts: Sequence[str], calls: Mapping[str, int],
     values: Mapping[str, str], answer: str = "", *, status: int = 200,
 ) -> Response:  # fmt: skip
     """The page.
@@ -48,9 +50,12 @@ def page(
     :param values: what the form shows, by the names of :data:`FIELDS`.
     :param answer: what was found, as HTML.
     """
+    shown = ", ".join(accounts[:_SHOWN])
+    if len(accounts) > _SHOWN:
+        shown += f" and {len(accounts) - _SHOWN:,} more"
     rows = "".join(f"<tr><td>{name}<td>{count}" for name, count in sorted(calls.items()))
     text = _PAGE.format(
-        accounts=html.escape(", ".join(accounts)), rows=rows, answer=answer,
+        accounts=html.escape(shown), rows=rows, answer=answer,
         tag=html.escape(f'<script src="{address}/sandbox/bridge.js"></script>'),
         form=_form(root, values),
     )  # fmt: skip

@@ -20,10 +20,21 @@ ENDPOINTS = {  # path: (the name in Sandbox.calls, the one HTTP method it takes)
     "/cgi-bin/gettoken": ("gettoken", "GET"),
     "/cgi-bin/get_jsapi_ticket": ("get_jsapi_ticket", "GET"),
     "/cgi-bin/ticket/get": ("ticket/get", "GET"),
+    "/cgi-bin/component/api_component_token": ("api_component_token", "POST"),
+    "/cgi-bin/component/api_authorizer_token": ("api_authorizer_token", "POST"),
+    "/cgi-bin/service/get_suite_token": ("get_suite_token", "POST"),
+    "/cgi-bin/service/get_corp_token": ("get_corp_token", "POST"),
 }
 NAMES = {path: name for path, (name, _) in ENDPOINTS.items()}
-OFFIACCOUNT = frozenset(("stable_token", "token", "getticket", "quota/get"))  # not WeCom's
-WECOM = frozenset(("gettoken", "get_jsapi_ticket", "ticket/get"))  # nobody else's
+OFFIACCOUNT = frozenset(  # not WeCom's
+    (
+        "stable_token", "token", "getticket", "quota/get", "api_component_token",
+        "api_authorizer_token",
+    )
+)  # fmt: skip
+WECOM = frozenset(  # nobody else's
+    ("gettoken", "get_jsapi_ticket", "ticket/get", "get_suite_token", "get_corp_token")
+)
 TICKET_TYPES = {"getticket": ("jsapi", "wx_card"), "ticket/get": ("agent_config",)}
 
 _ERRMSG = {
@@ -52,6 +63,14 @@ _ERRMSG = {
     48004: "api forbidden for irregularities",
     50002: "user limited",
     60020: "not allow to access from your ip, from ip: {ip}",
+    61003: "component is not authorized by this account",
+    61004: "access clientip is not registered requestIP: {ip}",
+    61005: "component ticket is expired",
+    61006: "component ticket is invalid",
+    61007: "api is unauthorized to component",
+    61011: "invalid component",
+    61023: "refresh_token is invalid",
+    61024: "must use api(api_component_token) to get token for component acct",
     76021: "cgi_path not found, please check",
     89503: "this ip needs the administrator's confirmation: {ip}",
     89506: "the administrator refused this ip twice, retry after 24 hours: {ip}",
@@ -61,8 +80,17 @@ _WECOM_ERRMSG = {
     **_ERRMSG,
     40001: "invalid credential",
     40013: "invalid corpid",
+    40080: "invalid suite_secret",
+    40082: "invalid suite_acccess_token or provider_access_token",  # sic
+    40083: "invalid SuiteId",
+    40084: "invalid permanent_code",
+    40085: "invalid suite ticket",
     41002: "corpid missing",
     41004: "corpsecret missing",
+    41021: "suite_id missing",
+    41022: "suite_access_token missing",
+    41024: "suite_secret missing",
+    42009: "suite_access_token expired",
     45009: "api freq out of limit",
     60020: "not allow to access from your ip",
 }

@@ -52,7 +52,8 @@ class Sandbox:
     """WeChat as a WSGI application, with :meth:`serve` to put it on a port.
 
     :param app_id: the first account's; :meth:`add_account` adds others and :meth:`add_agent`
-        those of WeCom.
+        those of WeCom, as many as there may be. :meth:`add_component` and :meth:`add_suite` add who
+        acts for them.
     :param app_secret: its secret.
     :param ticket: which of the reported worlds to be: what a repeated call for a ticket answers.
         ``"same"``: one ticket, a new one when it is as old as its lifetime; every answer tells
@@ -122,6 +123,26 @@ class Sandbox:
         with self._lock:
             self._registry.add_account(app_id, app_secret, **rules)
 
+    def remove_account(self, app_id: str) -> None:
+        """Take an account away: its AppID answers 40013 from then on, and its tokens 40014.
+
+        :raises ValueError: if there is none of this AppID, or for the sandbox's first account.
+        """
+        with self._lock:
+            self._registry.remove_account(app_id)
+
+    def reset_secret(self, app_id: str, app_secret: str) -> None:
+        """Give an account, or a component, another AppSecret: the old one answers 40125 at once.
+
+        Its access tokens end with it and answer 40001; whether WeChat's do is not known.
+
+        :raises ValueError: if there is none of this AppID.
+        """
+        with self._lock:
+            self._registry.reset_secret(app_id, app_secret, self._clock())
+            if app_id == self.app_id:
+                self.app_secret = app_secret
+
     def add_agent(self, corp_id: str, secret: str, agent_id: str = "", **rules: Any) -> None:
         """Add an application of a WeCom corp (企业微信). Adding the same one again changes nothing.
 
@@ -138,6 +159,99 @@ class Sandbox:
         with self._lock:
             self._registry.add_agent(corp_id, secret, agent_id, **rules)
 
+    # -- who acts for others
+
+    def add_component(self, app_id: str, app_secret: str, **rules: Any) -> None:
+        """Add a third-party platform (第三方平台), for accounts to authorise. Adding the same one
+        again changes nothing.
+
+        It gets its token with ``api_component_token``, for a :meth:`verify_ticket`, and that of an
+        account with ``api_authorizer_token``. Both answer another token with each call, and the one
+        before lives on for the overlap; a component's token where an account's belongs, or the
+        reverse, is 48001.
+
+        :param rules: as :meth:`add_account` has them. ``ip_whitelist`` counts for each call of the
+            component (61004), and ``domains`` for the pages of the accounts that authorised it,
+            beside the account's own if it has any.
+        :raises ValueError: if there is one of this AppID with another secret or other rules, or an
+            account.
+        """
+        with self._lock:
+            self._registry.add_component(app_id, app_secret, **rules)
+
+    def verify_ticket(self, component_app_id: str) -> str:
+        """The next ``component_verify_ticket``, which is good for twelve hours.
+
+        WeChat pushes one to the component every ten minutes; the sandbox waits to be asked.
+
+        :raises ValueError: if there is no such component.
+        """
+        with self._lock:
+            return self._registry.verify_ticket(component_app_id, self._clock())
+
+    def authorise(
+        self, app_id: str, component_app_id: str, permissions: Iterable[int] = (4, 8)
+    ) -> str:
+        """Let a component act for an account, as the account's administrator does.
+
+        What the component does then needs no AppSecret: a frozen one, ``fail("40243",
+        path="stable_token", app_id=…)``, does not stop it.
+
+        :param permissions: the sets of permissions (权限集) that are granted. A ``jsapi`` ticket
+            needs 4 and a ``wx_card`` ticket 8: without, it is 61007. Doing it again changes them.
+        :returns: the ``authorizer_refresh_token``, the same until :meth:`withdraw`; a wrong one is
+            61023.
+        :raises ValueError: if there is no such account or component.
+        """
+        with self._lock:
+            return self._registry.authorise(app_id, component_app_id, permissions)
+
+    def withdraw(self, app_id: str, component_app_id: str) -> None:
+        """Take the authorisation back: what the component does for the account answers 61003.
+
+        :meth:`authorise` then brings another refresh token.
+
+        :raises ValueError: if there is no authorisation.
+        """
+        with self._lock:
+            self._registry.withdraw(app_id, component_app_id, self._clock())
+
+    def add_suite(self, suite_id: str, suite_secret: str, **rules: Any) -> None:
+        """Add an application of a WeCom provider (服务商), for corps to install. Adding the same
+        one again changes nothing.
+
+        It gets its token with ``get_suite_token``, for a :meth:`suite_ticket`, and that of a corp
+        with ``get_corp_token``.
+
+        :param rules: as :meth:`add_agent` has them; they are those of its agents too.
+        :raises ValueError: if there is one of this id with another secret or other rules.
+        """
+        with self._lock:
+            self._registry.add_suite(suite_id, suite_secret, **rules)
+
+    def suite_ticket(self, suite_id: str) -> str:
+        """The next ``suite_ticket``, which is good for half an hour.
+
+        WeCom pushes one to the suite every ten minutes; the sandbox waits to be asked.
+
+        :raises ValueError: if there is no such suite.
+        """
+        with self._lock:
+            return self._registry.suite_ticket(suite_id, self._clock())
+
+    def install(self, corp_id: str, suite_id: str, agent_id: str = "") -> str:
+        """Have a corp install a suite, as an agent of its own. Doing it again changes nothing.
+
+        :param agent_id: what ``wx.agentConfig`` calls ``agentid``.
+        :returns: the corp's permanent code for ``get_corp_token``; a wrong one is 40084. It is no
+            secret for ``gettoken``.
+        :raises ValueError: if there is no such suite, or the corp has another agent of this id.
+        """
+        with self._lock:
+            return self._registry.install(corp_id, suite_id, agent_id)
+
+    # -- what goes wrong
+
     def fail(
         self, fault: str | int, *, times: int | None = 1, path: str | None = None,
         app_id: str | None = None,
@@ -149,14 +263,15 @@ class Sandbox:
             Werkzeug's, as :meth:`serve` starts; elsewhere they raise a ConnectionError.
         :param times: for how many calls; None for all until :meth:`heal`.
         :param path: only for this endpoint, as a path or by its name in :attr:`calls`.
-        :param app_id: only for the calls of this account, or of the agents of this corp.
+        :param app_id: only for the calls of this account, or of the agents of this corp; a call
+            that a component or a suite makes for one of them is among them.
         :raises ValueError: with the list of names if there is no such fault.
         """
         self._queue(Fault.parse(fault, times, path, app_id))
 
     def _queue(self, fault: Fault) -> None:
         with self._lock:
-            if fault.app_id is not None and not self._registry.named(fault.app_id):
+            if fault.app_id is not None and not self._registry.knows(fault.app_id):
                 raise ValueError(f"there is no account {fault.app_id!r}")
             self._faults.add(fault)
 
@@ -168,14 +283,13 @@ class Sandbox:
     def revoke_token(self) -> None:
         """Kill all access tokens, as a service that asks for tokens of its own does.
 
-        They answer 40001 from then on, and WeCom's 40014.
+        They answer 40001 from then on, and WeCom's 40014. Those of components and suites end too.
         """
         with self._lock:
-            for account in self._registry.everybody():
-                account.revoke(self._clock())
+            self._registry.revoke(self._clock())
 
     def reset(self) -> None:
-        """Forget everything but the accounts and their rules."""
+        """Forget everything but the accounts, their rules and who acts for whom."""
         with self._lock:
             self._faults.clear()
             self.calls.clear()
@@ -306,6 +420,8 @@ class Sandbox:
                     )
                 times, path, app_id = body.get("times", 1), body.get("path"), body.get("app_id")
                 self._queue(Fault.parse(body["fault"], times, path, app_id))
+            case "POST", "accounts":
+                self._add_account(json_object(request.get_data()))
             case "POST", "heal":
                 self.heal()
             case "POST", "revoke":
@@ -323,6 +439,13 @@ class Sandbox:
             case method, command:
                 return json_response({"error": f"there is no {method} {command!r}"}, status=404)
         return json_response({"ok": True})
+
+    def _add_account(self, body: Mapping[str, object]) -> None:
+        app_id, app_secret = body.get("app_id"), body.get("app_secret")
+        are_given = all(isinstance(value, str) and value for value in (app_id, app_secret))
+        if not are_given or len(body) != 2:
+            raise ValueError("the body has 'app_id' and 'app_secret', both strings")
+        self.add_account(str(app_id), str(app_secret))
 
     def _verify_request(self, request: Request) -> str:
         data = request.get_data()
@@ -348,6 +471,8 @@ class Sandbox:
         return {key: text and self._without_secrets(text, values) for key, text in found.items()}
 
     def _without_secrets(self, text: str, values: Mapping[str, str]) -> str:
+        if not text:  # so the page alone does not look at everybody's
+            return text
         with self._lock:
             hidden = self._registry.issued()
         if len(values["ticket"]) > 16:
@@ -373,8 +498,7 @@ class Sandbox:
         shown = {key: self._without_secrets(value, values) for key, value in values.items()}
         shown["ticket"] = ""
         with self._lock:
-            agents = [f"{a.app_id} (agent {a.agent_id})" for a in self._registry.agents()]
-            accounts, calls = [*self._registry.accounts, *agents], dict(self.calls)
+            accounts, calls = self._registry.names(), dict(self.calls)
         address, root = _address(request), request.script_root
         return pages.page(address, root, accounts, calls, shown, answer, status=status)
 
