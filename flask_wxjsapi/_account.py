@@ -341,7 +341,9 @@ def _upstream(settings: Settings, api: WeChat | CentralServer, host: Host) -> Up
     """Where the account's credentials come from."""
     if settings.access_token_provider is None:
         return api
-    return TokenProvider(api, settings.access_token_provider, host.context)
+    return TokenProvider(
+        api, settings.access_token_provider, host.context, platform=settings.platform
+    )
 
 
 def _keys(settings: Settings) -> Keys:
