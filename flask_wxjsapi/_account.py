@@ -20,7 +20,7 @@ from ._engine.runtime import Engine
 from ._engine.snapshot import Holding, Times
 from ._page.config import AgentConfig, WxConfig, listed
 from ._page.script import config_call, share_card, tags, warning
-from ._settings import Settings, key_prefix
+from ._settings import Settings
 from ._signature import sign_page
 from ._storage.server import TicketServer
 from ._storage.store import Keys, Plan
@@ -142,15 +142,15 @@ class Account:
     def access_token(self, timeout: float | None = None) -> str:
         if self.settings.central_url is not None:
             raise RuntimeError(
-                f"{self._prefix}CENTRAL_URL is set: the access token stays with the central "
-                "server, which passes on nothing but tickets."
+                f"{self.settings.prefix}CENTRAL_URL is set: the access token stays with the "
+                "central server, which passes on nothing but tickets."
             )
         return self.credentials.get(ACCESS_TOKEN, timeout).value
 
     def card_ticket(self, timeout: float | None = None) -> str:
         if CARD_TICKET not in self.settings.ticket_kinds:
             raise RuntimeError(
-                f'{self._prefix}PLATFORM is "{self.settings.platform}", which has no cards.'
+                f'{self.settings.prefix}PLATFORM is "{self.settings.platform}", which has no cards.'
             )
         return self.credentials.get(CARD_TICKET, timeout).value
 
@@ -234,8 +234,8 @@ class Account:
         """
         if self.settings.agent_id is None:
             raise RuntimeError(
-                f"{self._prefix}AGENT_ID is not set: agent_config() needs it, and "
-                f'{self._prefix}PLATFORM = "wecom".'
+                f"{self.settings.prefix}AGENT_ID is not set: agent_config() needs it, and "
+                f'{self.settings.prefix}PLATFORM = "wecom".'
             )
         return self.settings.agent_id
 
@@ -280,10 +280,6 @@ class Account:
             account=self.settings.name,
             app_id=self.settings.app_id,
         )
-
-    @property
-    def _prefix(self) -> str:
-        return key_prefix(self.settings.name)
 
 
 def script_tags(settings: Settings, body: Markup, nonce: str | None) -> Markup:
@@ -334,6 +330,7 @@ def _api(settings: Settings) -> WeChat | CentralServer:
         settings.app_secret,
         platform=settings.platform,
         token_endpoint=settings.token_endpoint,
+        has_provider=settings.access_token_provider is not None,
     )
 
 

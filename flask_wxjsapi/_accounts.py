@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._account import Account, Host, Source, plan_of
 from ._error_text import describe
-from ._settings import KEYS, Settings, key_prefix
+from ._settings import KEYS, Settings
 from .errors import TicketUnavailable, UnknownAccount, WxJsApiError
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ class Accounts:
         self.at_hand: dict[str | None, Account] = {}
         self._plan, self._host, self._loader = plan_of(settings, caches, host), host, loader
         self._refused: dict[str, tuple[float, WxJsApiError]] = {}  # until when, monotonic
+        self._monotonic = host.engine.clock.monotonic
         self._budget, self._budget_at = _STRANGERS_AT_ONCE, 0.0
         self._is_closed = False
         if settings.has_account:
@@ -60,10 +60,9 @@ class Accounts:
         :raises RuntimeError: it has none.
         """
         if None not in self.at_hand:
-            prefix = key_prefix(self.settings.name)
             raise RuntimeError(
-                f"{prefix}APP_ID is not set, so there is no account of the extension's own: name "
-                "one with account(app_id), or with app_id= in a template."
+                f"{self.settings.prefix}APP_ID is not set, so the extension has no account of its "
+                "own: name one with account(app_id), or with app_id= in a template."
             )
         return self.at_hand[None]
 
@@ -87,9 +86,9 @@ class Accounts:
         account = self.at_hand.get(app_id)
         if account is not None:
             return account, timeout
-        until = time.monotonic() + timeout
+        until = self._monotonic() + timeout
         account = self._load(app_id, timeout, of_stranger)
-        return account, max(_LEAST, until - time.monotonic())
+        return account, max(_LEAST, until - self._monotonic())
 
     def start(self) -> None:
         """Keep warm what there is, and what comes."""
@@ -140,7 +139,7 @@ class Accounts:
             is_text = isinstance(app_id, str)
         else:
             until, error = self._refused.get(app_id, (0.0, None))
-            if error is None or time.monotonic() >= until:
+            if error is None or self._monotonic() >= until:
                 return
             if isinstance(error, UnknownAccount):
                 raise UnknownAccount(app_id)
@@ -151,7 +150,7 @@ class Accounts:
 
     def _check_budget(self) -> None:
         """Whether strangers may ask the loader, since they did not ask too often for nothing."""
-        now = time.monotonic()
+        now = self._monotonic()
         earned = (now - self._budget_at) * _STRANGERS_A_SECOND
         self._budget = min(_STRANGERS_AT_ONCE, self._budget + earned)
         self._budget_at = now
@@ -208,6 +207,6 @@ class Accounts:
     def _refuse(self, app_id: str, error: WxJsApiError, seconds: float) -> None:
         """Remember an answer for some seconds, and not too many of them."""
         self._refused.pop(app_id, None)
-        self._refused[app_id] = (time.monotonic() + seconds, error)
+        self._refused[app_id] = (self._monotonic() + seconds, error)
         while len(self._refused) > _MOST_REFUSED:
             self._refused.pop(next(iter(self._refused)), None)

@@ -16,7 +16,7 @@ from ._accounts import ACCOUNTS, Accounts, Loader
 from ._engine.runtime import Engine
 from ._error_text import describe
 from ._js_api import AccountJsApi, JsApi
-from ._settings import Settings, key_prefix
+from ._settings import Settings
 from ._telling import tell
 from ._tools.cli import commands
 from ._views import blueprint
@@ -79,7 +79,7 @@ class WxJsApi(JsApi):
         settings = Settings.load(app.config, self.name, needs_account=self._loader is None)
         if settings.is_sandbox and not (app.debug or app.testing):
             raise RuntimeError(
-                f'{key_prefix(self.name)}API_BASE_URL = "sandbox" is for development: it '
+                f'{settings.prefix}API_BASE_URL = "sandbox" is for development: it '
                 "needs debug or testing mode, set before init_app(). (flask --debug does.)"
             )
         others: dict[str, Accounts] = app.extensions.setdefault(ACCOUNTS, {})
@@ -161,7 +161,7 @@ def _check_pair(settings: Settings, other: Settings) -> None:
 
     :raises RuntimeError: they do.
     """
-    prefix = key_prefix(settings.name)
+    prefix = settings.prefix
     if settings.url_prefix is not None and other.url_prefix == settings.url_prefix:
         raise RuntimeError(
             f"{prefix}URL_PREFIX is {settings.url_prefix!r}, which the account {other.name!r} has "

@@ -55,9 +55,14 @@ def _account_key(
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one account; the fields are the keys in lower case, without the prefix."""
+    """The settings of one account; the fields are the keys in lower case, without the prefix.
+
+    :param name: the extension's.
+    :param prefix: what the keys begin with; empty for an account that comes at run time.
+    """
 
     name: str
+    prefix: str
     app_id: str = _key(read.app_id, None, "The account's AppID, or the id of a corp.")
     app_secret: str = _account_key(
         read.secret, None, "The AppSecret, or the Secret of a corp's application.", is_secret=True
@@ -246,7 +251,7 @@ def _finished(
     for key in ("app_id", "app_secret", "central_token"):
         values[key] = values[key] or ""
     values["api_base_url"] = values["api_base_url"] or values["platform"].api_url
-    return Settings(name=name, **values)
+    return Settings(name=name, prefix=prefix, **values)
 
 
 #: What an account that comes at run time does not have from the extension.

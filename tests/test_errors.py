@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from flask_wxjsapi import Credential, WeChatAPIError
+from flask_wxjsapi import WeChatAPIError
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET
 from flask_wxjsapi._platform import PLATFORMS, WECOM, Platform
 from flask_wxjsapi._upstream.token_provider import TokenProvider
@@ -167,10 +167,9 @@ def test_a_refused_ticket_call_knows_the_token_is_a_providers(
     """Where there is nothing to say of that, it has the advice of its platform."""
     with Sandbox().serve() as sandbox:
         sandbox.fail(errcode)
-        api = WeChat(sandbox.url, "ww0123456789abcdef", "", platform=platform)
-        upstream = TokenProvider(api, lambda rejected: Credential("token", 0, 7200))
+        api = WeChat(sandbox.url, "ww0123456789abcdef", "", platform=platform, has_provider=True)
         with pytest.raises(WeChatAPIError) as caught:
-            upstream.fetch(JSAPI_TICKET, parent="token", rejected=None, timeout=5)
+            api.fetch(JSAPI_TICKET, parent="token", rejected=None, timeout=5)
     assert caught.value.errcode == errcode
     assert caught.value.advice == reaction(errcode, platform.name, with_provider=True).advice
     assert caught.value.__context__ is None

@@ -389,9 +389,9 @@ def test_the_default_of_a_setting_is_the_codes(key: str) -> None:
 
 
 def test_every_field_is_a_key() -> None:
-    """One declaration makes the key and the field; only the account's name is no key."""
+    """One declaration makes the key and the field; only name and prefix are no keys."""
     fields = [field.name for field in dataclasses.fields(Settings)]
-    assert fields == ["name", *map(str.lower, KEYS)]
+    assert fields == ["name", "prefix", *map(str.lower, KEYS)]
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -14,7 +14,7 @@ from .._account import Account
 from .._credential import ACCESS_TOKEN, AGENT_TICKET, JSAPI_TICKET, Credential
 from .._error_text import describe
 from .._loopback import is_loopback
-from .._settings import JSSDK_HOSTS, Settings, key_prefix
+from .._settings import JSSDK_HOSTS, Settings
 from .._storage.server import TicketServer
 from .._storage.store import Part
 from .._upstream.wechat import WeChat
@@ -48,7 +48,7 @@ def findings(account: Account) -> Iterator[Finding]:
 
 
 def _on_settings(settings: Settings) -> Iterator[Finding]:
-    prefix = key_prefix(settings.name)
+    prefix = settings.prefix
     base_url = settings.api_base_url
     yield "ok", f"Account {settings.name}: {masked(settings.app_id)} on {settings.platform}."
     if settings.central_url is not None:

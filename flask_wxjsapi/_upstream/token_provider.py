@@ -9,7 +9,6 @@ from .._credential import ACCESS_TOKEN, Credential
 from .._error_text import describe
 from .._platform import OFFIACCOUNT, Platform
 from ..errors import (
-    ADVICE_WITH_PROVIDER,
     TransportError,
     WeChatAPIError,
     WxJsApiError,
@@ -44,7 +43,7 @@ class TokenProvider:
         self, kind: str, *, parent: str | None, rejected: str | None, timeout: float
     ) -> Credential:
         if kind != ACCESS_TOKEN:
-            return self._fetch_ticket(kind, parent, rejected, timeout)
+            return self._upstream.fetch(kind, parent=parent, rejected=rejected, timeout=timeout)
         problem = None
         try:
             with self._context():
@@ -63,13 +62,3 @@ class TokenProvider:
                 return credential
             problem = f"returned {type(credential).__name__}, not a Credential"
         raise TransportError(f"WXJSAPI_ACCESS_TOKEN_PROVIDER {problem}.")
-
-    def _fetch_ticket(
-        self, kind: str, parent: str | None, rejected: str | None, timeout: float
-    ) -> Credential:
-        try:
-            return self._upstream.fetch(kind, parent=parent, rejected=rejected, timeout=timeout)
-        except WeChatAPIError as error:
-            advice = ADVICE_WITH_PROVIDER.get(error.errcode, error.advice)
-            refusal = WeChatAPIError(error.errcode, error.errmsg, advice)
-        raise refusal

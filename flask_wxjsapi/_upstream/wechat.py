@@ -20,6 +20,7 @@ class WeChat:
     :param base_url: the API's scheme and host, or a callable that returns them.
     :param app_id: the AppID, or the corp's id.
     :param token_endpoint: ``"stable_token"`` or the legacy ``"token"``, where there are both.
+    :param has_provider: access tokens come from the user's own code, which advice depends on.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class WeChat:
         *,
         platform: Platform = OFFIACCOUNT,
         token_endpoint: str = TOKEN_ENDPOINTS[0],
+        has_provider: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._base_url = base_url
@@ -37,6 +39,7 @@ class WeChat:
         self._app_secret = app_secret
         self._platform = platform
         self._token_call = platform.token_calls[token_endpoint]
+        self._has_provider = has_provider
         self._clock = clock
 
     def parent(self, kind: str) -> str | None:
@@ -112,7 +115,8 @@ class WeChat:
             )
         errcode = int(number(answer.get("errcode", 0)) or 0)
         if errcode:
-            advice = reaction(errcode, self._platform.name).advice
+            name = self._platform.name
+            advice = reaction(errcode, name, with_provider=self._has_provider).advice
             secrets = [self._app_secret, str((params or {}).get("access_token", ""))]
             raise WeChatAPIError(errcode, clean(answer.get("errmsg"), secrets), advice)
         return answer
