@@ -246,10 +246,13 @@ class Renewal:
             return False
         if self.purpose is CHECK and self.snapshot.credential is not signed_with:
             return False  # the page's next try is signed with the newer one
-        if self._may_ask(session):
-            if self._reload(session):
-                session.release_lease()
-                return True
+        if not self._may_ask(session):
+            return False
+        if self._reload(session):
+            session.release_lease()
+            return True
+        limit = self.purpose.limit
+        if limit is None or self._is_allowed(limit, session):
             (self._check if self.purpose is CHECK else self._renew)(session)
         return False
 
@@ -349,10 +352,7 @@ class Renewal:
         """Whether WeChat may be asked now, though others might ask as well."""
         is_sound = session.has_lease and session.answers(self.snapshot.kind)
         needs_it = self._state() is State.INVALID or self.purpose is FORCE
-        if not is_sound and not needs_it:
-            return False  # every process would ask, for a ticket that still does
-        limit = self.purpose.limit
-        return limit is None or self._is_allowed(limit, session)
+        return is_sound or needs_it  # else every process would ask, for a ticket that still does
 
     def _is_allowed(self, limit: Limit, session: StoreSession) -> bool:
         """Whether the cluster may renew what is not due once more; then it is counted."""
