@@ -90,6 +90,12 @@ class Accounts:
         account = self._load(app_id, timeout, of_stranger)
         return account, max(_LEAST, until - self._monotonic())
 
+    def forgive(self, app_id: str) -> None:
+        """Forget that there was no such account, or that its loader failed: somebody says that
+        there may be one by now.
+        """
+        self._refused.pop(app_id, None)
+
     def start(self) -> None:
         """Keep warm what there is, and what comes."""
         self._is_closed = False

@@ -143,11 +143,14 @@ class JsApi:
         agent's as well.
 
         Within 10 s of the cluster's last ``refresh()``, successful or not, it only returns
-        what there is.
+        what there is. An account that comes at run time is loaded anew in any case, and where
+        its loader says something else by now, WeChat is asked.
 
         :returns: the ticket.
         :raises WxJsApiError: what went wrong: a ``WeChatAPIError`` or a ``TransportError``.
         """
+        if self.app_id is not None:
+            self._accounts().forgive(self.app_id)
         return self._find()[0].refresh()
 
     def status(self) -> Status:

@@ -27,7 +27,7 @@ from .adopting import forget_back_offs, take_over
 from .asking import Question, cleaned
 from .back_off import BackOff, latest
 from .clock import Clock
-from .limit import Limit
+from .limit import REFRESH, Limit
 from .purpose import CHECK, FORCE, Purpose
 from .snapshot import Holding, Snapshot
 
@@ -114,6 +114,7 @@ class Renewal:
         self._handed_out: Credential | None = None  # from the store, while this goes on
         self._asked: Snapshot | None = None  # that the upstream is being asked for
         self._was_rejected = False
+        self._is_changed = False  # the account: it is another question to WeChat
         self._verdict: str | None = None  # on a page's signature
 
     @property
@@ -248,11 +249,12 @@ class Renewal:
             return False  # the page's next try is signed with the newer one
         if not self._may_ask(session):
             return False
+        # What a person has changed of the account is heard however soon after the last refresh().
         if self._reload(session):
             session.release_lease()
             return True
         limit = self.purpose.limit
-        if limit is None or self._is_allowed(limit, session):
+        if limit is None or self._is_changed or self._is_allowed(limit, session):
             (self._check if self.purpose is CHECK else self._renew)(session)
         return False
 
@@ -264,7 +266,7 @@ class Renewal:
         """
         if self.holding.reload is None:
             return False
-        self._asked = self.snapshot
+        self._asked, digest = self.snapshot, self.holding.digest
         try:
             is_other = self.holding.reload()
         except UnknownAccount:
@@ -272,6 +274,7 @@ class Renewal:
             self._end_account(session)
             raise
         self._asked = None
+        self._is_changed |= self.holding.digest != digest
         return is_other
 
     def _end_account(self, session: StoreSession) -> None:
@@ -281,6 +284,7 @@ class Renewal:
             held = snapshot.credential
             if held is not None and self.holding.state(snapshot, self._now()) is not State.INVALID:
                 self._withdraw(snapshot, held, session)
+            session.drop_note(REFRESH.note_of(snapshot.kind))  # it may be added again at once
         self.holding.gone()
         self._tell(
             logging.INFO,
