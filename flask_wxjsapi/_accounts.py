@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ._account import Account, Host, Source, plan_of
@@ -90,11 +91,26 @@ class Accounts:
         account = self._load(app_id, timeout, of_stranger)
         return account, max(_LEAST, until - self._monotonic())
 
-    def forgive(self, app_id: str) -> None:
-        """Forget that there was no such account, or that its loader failed: somebody says that
-        there may be one by now.
+    def refresh(self, app_id: str) -> str:
+        """Renew the ticket of an account that comes at run time; hear of what was changed, whatever
+        is remembered of it.
+
+        :raises WxJsApiError: what went wrong.
         """
         self._refused.pop(app_id, None)
+        try:
+            account = self.find(app_id, self.settings.refresh_timeout)[0]
+        except UnknownAccount as error:
+            if not error.app_id:
+                raise
+            # Of one that this process never met there may be something in the store, which a
+            # renewal withdraws as it hears that the account is gone.
+            account = self._made(replace(self.settings, app_id=app_id, app_secret=""))
+        except TicketUnavailable as error:
+            if isinstance(error.__cause__, WxJsApiError):
+                raise error.__cause__ from None
+            raise
+        return account.refresh()
 
     def start(self) -> None:
         """Keep warm what there is, and what comes."""
@@ -176,11 +192,15 @@ class Accounts:
             self._refuse(app_id, error, _FAILED_FOR)
             raise
         self._refused.pop(app_id, None)
-        source = Source(lambda: self._ask(app_id), lambda: self.at_hand.pop(app_id, None))
-        account = Account(settings, self._plan, self._host, source)
+        account = self._made(settings)
         if self._is_closed:
             account.close()
         self.at_hand[app_id] = account
+
+    def _made(self, settings: Settings) -> Account:
+        app_id = settings.app_id
+        source = Source(lambda: self._ask(app_id), lambda: self.at_hand.pop(app_id, None))
+        return Account(settings, self._plan, self._host, source)
 
     def _ask(self, app_id: str) -> Settings:
         """What the loader says of an account.

@@ -149,9 +149,8 @@ class JsApi:
         :returns: the ticket.
         :raises WxJsApiError: what went wrong: a ``WeChatAPIError`` or a ``TransportError``.
         """
-        if self.app_id is not None:
-            self._accounts().forgive(self.app_id)
-        return self._find()[0].refresh()
+        accounts = self._accounts()
+        return accounts.own.refresh() if self.app_id is None else accounts.refresh(self.app_id)
 
     def status(self) -> Status:
         """What this process knows of the ticket. Asks the store where no thread has done so, and

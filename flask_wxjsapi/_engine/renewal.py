@@ -28,7 +28,7 @@ from .asking import Question, cleaned
 from .back_off import BackOff, latest
 from .clock import Clock
 from .limit import REFRESH, Limit
-from .purpose import CHECK, FORCE, Purpose
+from .purpose import CHECK, FORCE, HEAR, Purpose
 from .snapshot import Holding, Snapshot
 
 #: errcodes by which WeChat refuses an access token on another call.
@@ -183,7 +183,7 @@ class Renewal:
     def _end(self, error: WxJsApiError | None) -> None:
         """Share the outcome, then give the lease back: no reader waits for the store."""
         is_first = self._means.ended(self)
-        failed = self._asked if error is not None and is_first else None
+        failed = self._asked if error is not None and is_first and self.purpose.asks else None
         last = failed.back_off if failed else None
         if failed is not None and error is not None:
             # An attempt with a rejected token takes three calls: its pause is three times as long.
@@ -223,6 +223,9 @@ class Renewal:
             self.holding.times.timeout + GRACE,
             self._clock.time,
         )
+        if self.purpose is HEAR:
+            self._reload(session)
+            return False
         signed_with = self.snapshot.credential
         if self._is_settled(session):
             return False
@@ -266,6 +269,7 @@ class Renewal:
         """
         if self.holding.reload is None:
             return False
+        self.holding.is_outdated = False
         self._asked, digest = self.snapshot, self.holding.digest
         try:
             is_other = self.holding.reload()

@@ -193,6 +193,8 @@ class Holding:
     limited: dict[str, list[float]] = field(default_factory=dict)
     clocks_told_at: float = -math.inf  # monotonic
     checked_at: float = -math.inf  # when a page's complaint was last looked into
+    #: Another process has renewed it, which may have heard something else of its loader.
+    is_outdated: bool = False
     #: The renewals of this account in which a thread hangs.
     hanging: set[object] = field(default_factory=set)
 

@@ -64,7 +64,7 @@ def test_it_is_asked_before_a_fetch_and_not_for_a_read(cluster: Cluster) -> None
     cluster.clock.advance(7001)
     worker.sync()
     other.sync()
-    assert (loader.asked, others.asked) == (2, 0)
+    assert (loader.asked, others.asked) == (2, 1)  # see below
 
 
 def test_a_failure_of_its_loader_is_a_failed_renewal(cluster: Cluster) -> None:
@@ -82,6 +82,27 @@ def test_a_failure_of_its_loader_is_a_failed_renewal(cluster: Cluster) -> None:
     worker.sync()
     assert worker.ticket() != ticket
     assert loader.asked == 3
+
+
+def test_whoever_adopts_a_newer_ticket_hears_the_loader_too(cluster: Cluster) -> None:
+    """What another process has heard of the page's settings counts in this one: once, without the
+    lease, and without a pause where the loader fails.
+    """
+    worker, other = cluster.worker(), cluster.worker()
+    Loader(worker)
+    others = Loader(other, WxJsApiError("down"))
+    worker.ticket()
+    other.ticket()
+    other.sync()
+    assert others.asked == 0  # it has come from the store, right after the loader's first answer
+    worker.provider.refresh()
+    for asked in (1, 1):
+        cluster.clock.advance(5)
+        other.sync()
+        assert others.asked == asked
+    assert other.ticket() == worker.ticket()
+    assert other.provider.status().last_error is None
+    assert cluster.calls == (1, 2)
 
 
 def test_an_account_that_is_gone_ends_for_every_process(cluster: Cluster) -> None:
