@@ -230,7 +230,8 @@ class Holding:
         return keys.of("lease") != old_keys.of("lease")
 
     def snapshot(self, kind: str = JSAPI_TICKET) -> Snapshot:
-        return self.snapshots.setdefault(kind, Snapshot(kind))
+        found = self.snapshots.get(kind)
+        return self.snapshots.setdefault(kind, Snapshot(kind)) if found is None else found
 
     def chain(self, snapshot: Snapshot) -> list[Snapshot]:
         """A snapshot and, behind it, the one it is fetched with."""
