@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from .._credential import Credential, State
@@ -28,10 +27,8 @@ from .schedule import Schedule
 from .snapshot import Holding, Snapshot
 from .thread import BackgroundThread
 from .threads import NoThread, Threads, call_later, spawn
+from .turns import Turns
 
-#: Renewals at once; and those that nobody waits for or whose account's last one failed, so that
-#: what hangs in the background leaves room for readers.
-_MOST_AT_ONCE, _MOST_ASIDE = 8, 4
 #: Keys a second that the thread looks at, however many accounts there are.
 _KEYS_A_SECOND = 100
 #: The part of an interval by which a look may come early, together with others.
@@ -74,9 +71,8 @@ class Runtime:
         self._owner = owner
         self._lock = threading.Lock()  # for a few assignments, never across a call of others'
         self._flights: dict[Snapshot, Renewal] = {}
-        self._awaited: deque[Renewal] = deque()  # by readers: they come first
-        self._queue: deque[Renewal] = deque()
-        self._running: set[Renewal] = set()
+        self._turns = Turns()
+        self._looks_again = False  # for whose turn it is; a timer is set
         self._loadings: dict[Hashable, Loading] = {}
         self._kept: set[Entry] = set()
         self._schedule: Schedule[Entry] = Schedule()
@@ -108,22 +104,18 @@ class Runtime:
             if renewal is None:
                 renewal = Renewal(holding, snapshot, purpose, self._means, page)
                 self._flights[snapshot] = renewal
-                self._queue.append(renewal)
+                self._turns.put(renewal)
             if purpose is not KEEP and not renewal.is_awaited:
-                renewal.is_awaited = True
-                if renewal in self._queue:
-                    self._queue.remove(renewal)
-                    self._awaited.append(renewal)
+                self._turns.prefer(renewal)
         self._start_waiting()
         return renewal, is_new
 
     def _start_waiting(self) -> None:
         while True:
             with self._lock:
-                renewal = self._next_in_queue()
-                if renewal is None:
-                    return
-                self._running.add(renewal)
+                renewal = self._turns.next(self.clock.monotonic())
+            if renewal is None:
+                return self._look_again_later()
             renewal.start_clock()
             try:
                 if not renewal.holding.may_lose_a_thread:
@@ -134,22 +126,26 @@ class Runtime:
                 renewal.fail(error.with_traceback(None))
                 self._plan_if_kept(renewal)
 
-    def _next_in_queue(self) -> Renewal | None:
-        """Whose turn it is, taken from the queue."""
-        if len(self._running) >= _MOST_AT_ONCE:
-            return None
-        has_room = sum(map(_is_aside, self._running)) < _MOST_ASIDE
-        for renewal in self._awaited:
-            if has_room or not _is_aside(renewal):
-                self._awaited.remove(renewal)
-                return renewal
-        return self._queue.popleft() if has_room and self._queue else None
+    def _look_again_later(self) -> None:
+        """When one that is under way counts as slow, since none may end before that."""
+        with self._lock:
+            seconds = self._turns.next_in(self.clock.monotonic())
+            if seconds is None or self._looks_again:
+                return
+            self._looks_again = True
+        try:
+            self.threads.call_later(seconds + 0.01, self._look_again)
+        except RuntimeError:  # no more threads: the end of one will do
+            self._looks_again = False
+
+    def _look_again(self) -> None:
+        self._looks_again = False
+        self._start_waiting()
 
     def _ended(self, renewal: Renewal) -> bool:
         with self._lock:
-            if renewal not in self._running:
+            if self._turns.under_way.pop(renewal, None) is None:
                 return False
-            self._running.discard(renewal)
             self._flights.pop(renewal.snapshot, None)
             return True
 
@@ -419,11 +415,6 @@ class Runtime:
         thread = self._thread
         if thread is not None:
             thread.wake.set()
-
-
-def _is_aside(renewal: Renewal) -> bool:
-    chain = renewal.holding.chain(renewal.snapshot)
-    return not renewal.is_awaited or any(needed.back_off is not None for needed in chain)
 
 
 def _share_of_host(kind: str, generation: int) -> float:

@@ -73,7 +73,7 @@ class Threads:
     ) -> None:
         self._monotonic = monotonic
         self._spawn = spawn
-        self._call_later = call_later
+        self.call_later = call_later
         self._came_back = came_back
         self._lock = threading.Lock()  # for a few assignments, never across a call
         self._jobs: set[Job] = set()
@@ -118,7 +118,7 @@ class Threads:
     def _set_timer(self, job: Job) -> Callable[[], None]:
         try:
             # A little later than it is over, so that it is found to be.
-            return self._call_later(job.over_at - self._monotonic() + 0.05, self.reap)
+            return self.call_later(job.over_at - self._monotonic() + 0.05, self.reap)
         except RuntimeError:  # no more threads: whoever comes by finds it
             return lambda: None
 
