@@ -33,7 +33,6 @@ from .turns import Turns
 _KEYS_A_SECOND = 100
 #: The part of an interval by which a look may come early, together with others.
 _EARLY = 0.2
-_DAY = 86400.0
 _QUIET = 300.0  # seconds between two lines in the log about threads that cannot start
 _LONGEST_SLEEP = 60.0
 _HANGS = "A renewal of this account hangs, and no other is started until it comes back."
@@ -118,7 +117,9 @@ class Runtime:
                 return self._look_again_later()
             renewal.start_clock()
             try:
-                if not renewal.holding.may_lose_a_thread:
+                # Of many accounts each may lose one of the process's threads.
+                is_one_of_many = renewal.holding.reload is not None
+                if is_one_of_many and self.threads.has_lost(renewal.holding):
                     raise NoThread(_HANGS)
                 self.threads.start(renewal)
             except NoThread as error:
@@ -189,31 +190,48 @@ class Runtime:
 
     # -- accounts that come at run time --------------------------------------------------------
 
-    def load(self, key: Hashable, load: Callable[[], None], timeout: float) -> None:
+    def load(
+        self,
+        key: Hashable,
+        load: Callable[[], None],
+        hung: Callable[[], None],
+        life: float,
+        timeout: float,
+    ) -> None:
         """Call a loader of others', within a time; once at a time for each key.
 
         :param load: asks it, and keeps what it says.
-        :param timeout: seconds.
+        :param hung: tells the log that it hangs.
+        :param life: seconds in which it is to answer.
+        :param timeout: seconds that this caller waits.
         :raises WxJsApiError: what went wrong.
         """
         if is_under_way():
             raise WxJsApiError("An account was wanted by code that a renewal has called.")
         self.threads.reap()
-        made = Loading(load, self.clock.monotonic() + timeout)
-        with self._lock:
-            loading = self._loadings.setdefault(key, made)
-        try:
-            if loading is made:
+        now = self.clock.monotonic()
+        made = Loading(
+            load,
+            now + life,
+            lambda: self._loadings.pop(key, None),
+            lambda: self.threads.aside(hung),
+        )
+        # One that hangs stays: each that is asked again could cost another thread.
+        loading = self._loadings.setdefault(key, made)
+        if loading is made:
+            try:
                 self.threads.start(made)
-            loading.done.wait(timeout)
-        finally:
-            if loading is made:
-                with self._lock:
-                    self._loadings.pop(key, None)
+            except NoThread as error:
+                made.end(error.with_traceback(None))
+        loading.done.wait(max(0.0, min(timeout, loading.deadline - now)))
         if not loading.done.is_set():
             raise WxJsApiError("The account_loader did not answer in time.")
         if loading.error is not None:
             raise copy.copy(loading.error)
+
+    def is_loading(self, key: Hashable) -> bool:
+        """Whether a loader is being called for a key."""
+        return key in self._loadings
 
     # -- the schedule --------------------------------------------------------------------------
 
@@ -292,7 +310,7 @@ class Runtime:
         """Whether to keep something warm: the account's own ticket, and what was read lately."""
         holding, snapshot = entry
         if holding.is_background() and (
-            snapshot.kind in holding.always_warm or abs(now - snapshot.read_at) < _DAY
+            snapshot.kind in holding.always_warm or snapshot.is_read(now)
         ):
             return True
         with self._lock:
@@ -426,6 +444,7 @@ class Look:
     """A look at the store for some snapshots; a job for a thread of its own."""
 
     name = "wxjsapi-look"
+    of = None
 
     def __init__(self, runtime: Runtime, entries: Sequence[Entry]) -> None:
         self.entries = entries

@@ -30,6 +30,10 @@ class Job(Protocol):
     def over_at(self) -> float:
         """Monotonic seconds at which it counts as hanging."""
 
+    @property
+    def of(self) -> object:
+        """Whose it is, for :meth:`Threads.has_lost`."""
+
     def run(self) -> None:
         """Do it, in a thread of its own."""
 
@@ -84,6 +88,10 @@ class Threads:
     def lost(self) -> int:
         """How many threads hang in a job that is over."""
         return len(self._lost)
+
+    def has_lost(self, of: object) -> bool:
+        """Whether a thread hangs in a job of somebody's."""
+        return any(job.of is of for job in list(self._lost))
 
     def start(self, job: Job) -> None:
         """Run a job in a thread of its own.

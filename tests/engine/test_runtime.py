@@ -810,6 +810,25 @@ def test_one_that_hangs_makes_room(hanging: Hanging, clock: FakeClock) -> None:
     assert hanging.begun == ["kind"]
 
 
+def test_of_many_accounts_each_may_lose_one_thread(
+    hanging: Hanging, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its next renewal fails at once, until that one comes back; a forked child has lost none."""
+    hanging.worker.holding.reload = lambda: False
+    hanging.want("kind")
+    clock.advance(15)
+    second = hanging.want("kind")
+    assert "hangs, and no other is started" in str(second.error)
+    with monkeypatch.context() as fork:
+        fork.setattr(os, "getpid", lambda: hanging.runtime.pid + 1)
+        child = hanging.worker.engine.runtime()
+        child.renew(hanging.worker.holding, hanging.worker.holding.snapshot("kind"), NEED)
+        assert len(child._turns.under_way) == 1
+    hanging.targets[0]()
+    third = hanging.want("kind")
+    assert third.error is None
+
+
 # -- looks that go wrong ---------------------------------------------------------------------------
 
 
