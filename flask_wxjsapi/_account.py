@@ -64,11 +64,11 @@ class Source:
 
     :param load: asks its loader for the settings of this moment; raises ``UnknownAccount`` where
         there are none, and another ``WxJsApiError`` where the loader failed.
-    :param forget: called when nobody wants the account any more, or it is gone.
+    :param forget: called with the account when nobody wants it any more, or it is gone.
     """
 
     load: Callable[[], Settings]
-    forget: Callable[[], object]
+    forget: Callable[[Account], object]
 
 
 class Account:
@@ -102,7 +102,7 @@ class Account:
                 self._notify,
                 self._is_background,
                 None if source is None else self._reload,
-                self._go,
+                self.drop,
             ),
         )
         self._ticket = self.credentials.holding.snapshot()
@@ -122,10 +122,10 @@ class Account:
         upstream = _upstream(settings, self.api, self._host)
         return self.credentials.holding.change(upstream, _keys(settings), settings.digest)
 
-    def _go(self) -> None:
-        """Of an account that came at run time: forget it, and keep nothing warm."""
+    def drop(self) -> None:
+        """Forget an account that came at run time, and keep nothing of it warm."""
         if self._source is not None:
-            self._source.forget()
+            self._source.forget(self)
             self.credentials.stop()
 
     def _is_background(self) -> bool:
@@ -161,7 +161,7 @@ class Account:
         return value
 
     def status(self) -> Status:
-        return self.credentials.status(look=not self.credentials.start())
+        return self.credentials.status(look=not self.credentials.is_kept())
 
     def start(self) -> None:
         """Keep it warm from now on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._account import Account, Host, Source, plan_of
 from ._error_text import describe
 from ._settings import KEYS, Settings
+from ._telling import tell
 from .errors import TicketUnavailable, UnknownAccount, WxJsApiError
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ Loader = Callable[[str], Mapping[str, Any] | None]
 _UNKNOWN_FOR = 10.0  # seconds for which it is remembered that there is no such account
 _FAILED_FOR = 2.0  # seconds for which the failure of a loader is
 _MOST_REFUSED = 1000  # so many of these are remembered
+_HOUR = 3600.0  # seconds between two searches for what nobody reads
 _LEAST = 0.1  # seconds that are left, however long the loader took
 #: Questions of strangers for accounts that are not there: so many at once, and a second.
 _STRANGERS_AT_ONCE, _STRANGERS_A_SECOND = 10.0, 3.0
@@ -49,6 +53,7 @@ class Accounts:
         self._refused: dict[str, tuple[float, WxJsApiError]] = {}  # until when, monotonic
         self._monotonic = host.engine.clock.monotonic
         self._budget, self._budget_at = _STRANGERS_AT_ONCE, 0.0
+        self._dropped_at = -math.inf  # monotonic
         self._is_closed = False
         if settings.has_account:
             own = Account(settings, self._plan, host)
@@ -136,17 +141,28 @@ class Accounts:
                 "keys of the account with an AppID."
             )
         self._check_that_it_may_be(app_id)
-        if of_stranger:
-            self._check_budget()
+        runtime, key = self._host.engine.runtime(), (self, app_id)
+        is_paid = of_stranger and not runtime.is_loading(key)
+        if is_paid:
+            self._pay()
         problem: WxJsApiError | None = None
         try:
-            self._host.engine.runtime().load((self, app_id), lambda: self._add(app_id), timeout)
+            runtime.load(
+                key,
+                lambda: self._add(app_id),
+                lambda: self._tell_of_failure(app_id, f"The account_loader hangs for {app_id}."),
+                self.settings.refresh_timeout,
+                timeout,
+            )
         except WxJsApiError as error:
             problem = error
         if problem is None:
-            return self.at_hand[app_id]
+            self._budget += is_paid
+            account = self.at_hand.get(app_id)
+            if account is not None:
+                return account
+            problem = UnknownAccount(app_id)  # it went at this very moment
         if isinstance(problem, UnknownAccount):
-            self._budget -= of_stranger
             raise problem
         raise TicketUnavailable(1) from problem
 
@@ -170,14 +186,18 @@ class Accounts:
             raise UnknownAccount("")
         raise RuntimeError(f"app_id must be a string, not {type(app_id).__name__}.")
 
-    def _check_budget(self) -> None:
-        """Whether strangers may ask the loader, since they did not ask too often for nothing."""
+    def _pay(self) -> None:
+        """Have a stranger ask the loader, who gets it back if there is such an account.
+
+        :raises TicketUnavailable: strangers asked too often for nothing.
+        """
         now = self._monotonic()
         earned = (now - self._budget_at) * _STRANGERS_A_SECOND
         self._budget = min(_STRANGERS_AT_ONCE, self._budget + earned)
         self._budget_at = now
         if self._budget < 1:
             raise TicketUnavailable(1)
+        self._budget -= 1
 
     def _add(self, app_id: str) -> None:
         """Ask the loader, and have the account.
@@ -189,9 +209,12 @@ class Accounts:
         except UnknownAccount:
             raise
         except WxJsApiError as error:
+            if str(self._refused.get(app_id, ("", None))[1]) != str(error):
+                self._tell_of_failure(app_id, str(error))
             self._refuse(app_id, error, _FAILED_FOR)
             raise
         self._refused.pop(app_id, None)
+        self._drop_what_nobody_reads()
         account = self._made(settings)
         if self._is_closed:
             account.close()
@@ -199,8 +222,30 @@ class Accounts:
 
     def _made(self, settings: Settings) -> Account:
         app_id = settings.app_id
-        source = Source(lambda: self._ask(app_id), lambda: self.at_hand.pop(app_id, None))
+        source = Source(lambda: self._ask(app_id), self._forget)
         return Account(settings, self._plan, self._host, source)
+
+    def _forget(self, account: Account) -> None:
+        app_id = account.settings.app_id
+        if self.at_hand.get(app_id) is account:  # and not one that has come after it
+            del self.at_hand[app_id]
+
+    def _drop_what_nobody_reads(self) -> None:
+        """Drop the accounts that no thread drops: it keeps what was read with success, if there is
+        a thread.
+        """
+        now = self._monotonic()
+        if now - self._dropped_at < _HOUR:
+            return
+        self._dropped_at = now
+        for account in self._each():
+            if not account.credentials.is_read():
+                account.drop()
+
+    def _tell_of_failure(self, app_id: str, text: str) -> None:
+        """Once, as long as it is the same and not forgotten among too many others."""
+        about = {"account": self.settings.name, "app_id": app_id}
+        tell(logging.ERROR, "%s", text, event="loader_failed", **about)
 
     def _ask(self, app_id: str) -> Settings:
         """What the loader says of an account.

@@ -12,6 +12,7 @@ ACCESS_TOKEN: Final = "access_token"
 JSAPI_TICKET: Final = "jsapi_ticket"
 CARD_TICKET: Final = "wx_card_ticket"
 AGENT_TICKET: Final = "agent_config_ticket"
+KINDS: Final = (ACCESS_TOKEN, JSAPI_TICKET, CARD_TICKET, AGENT_TICKET)
 
 #: Nobody gets a credential in the last seconds of its life: the page has yet to use it. One that
 #: WeChat has just named again is all there is, and is handed out for longer.

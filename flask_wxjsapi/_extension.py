@@ -127,6 +127,8 @@ class WxJsApi(JsApi):
 
         :param app_id: its AppID, or the corp's id.
         """
+        if not isinstance(app_id, str):  # None would name the account in the app's config
+            raise RuntimeError(f"app_id must be a string, not {type(app_id).__name__}.")
         return AccountJsApi(self.name, app_id)
 
     # -- for the operator ------------------------------------------------------------------------

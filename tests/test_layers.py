@@ -23,7 +23,7 @@ _FLOORS = (
     "_js_api _views _tools.cli _tools.doctor _tools",
     "_accounts",
     "_account",
-    "_engine.reading _engine.runtime _engine.loading",
+    "_engine.reading _engine.runtime _engine.loading _engine.turns",
     "_engine.renewal _engine.asking _engine.adopting",
     "_engine.snapshot _engine.back_off _engine.purpose _engine.limit",
     "_engine.schedule _engine.thread _engine.threads _engine.clock _engine",

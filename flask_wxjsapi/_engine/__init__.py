@@ -4,8 +4,9 @@
 
     reading     a view asks: from the snapshot, or wait for the renewal under way
        |
-    runtime     one per process and app: single flight, at most eight at once, the schedule
+    runtime     one per process and app: single flight, the schedule
        |  \
+       |   turns                whose turn it is: at most eight at once, beside those that hang
        |   thread, threads      what ticks, and what may hang
        |
     renewal     one attempt: look, lease, look again, ask, publish, save, release

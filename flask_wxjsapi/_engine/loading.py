@@ -18,28 +18,46 @@ class Loading:
 
     :param load: asks the loader and keeps what it says.
     :param deadline: monotonic seconds until which somebody waits.
+    :param ended: called when it is over, before anybody learns of it.
+    :param hung: called when it hangs.
     """
 
     name = "wxjsapi-loading"
+    of = None
 
-    def __init__(self, load: Callable[[], None], deadline: float) -> None:
+    def __init__(
+        self,
+        load: Callable[[], None],
+        deadline: float,
+        ended: Callable[[], object],
+        hung: Callable[[], None],
+    ) -> None:
         self.done = threading.Event()
         self.error: WxJsApiError | None = None
+        self.deadline = deadline
         self.over_at = deadline + GRACE
-        self._load = load
+        self._load, self._ended, self._hung = load, ended, hung
 
     def run(self) -> None:
+        error: WxJsApiError | None = None
         with put_off(), under_way():
             try:
                 self._load()
-            except WxJsApiError as error:
-                self.error = cleaned(error)
-            except BaseException as error:  # gevent's Timeout is one; the thread is ours
-                self.error = WxJsApiError(f"Loading an account broke: {describe(error)}.")
+            except WxJsApiError as raised:
+                error = cleaned(raised)
+            except BaseException as unforeseen:  # gevent's Timeout is one; the thread is ours
+                error = WxJsApiError(f"Loading an account broke: {describe(unforeseen)}.")
             finally:
-                self.done.set()
+                self.end(error)
+
+    def end(self, error: WxJsApiError | None) -> None:
+        """Let those who wait go on, with the error or without."""
+        self._ended()
+        self.error = error
+        self.done.set()
 
     def give_up(self) -> None:
-        """It hangs, and nobody waits any more."""
+        """It hangs: nobody waits any more, and nobody asks again before it comes back."""
         self.error = WxJsApiError("The account_loader hangs.")
         self.done.set()
+        self._hung()

@@ -99,7 +99,8 @@ class Credentials:
     def _get(self, snapshot: Snapshot, timeout: float) -> Credential:
         holding, runtime = self.holding, self._engine.runtime()
         has_thread = self.start()
-        state = holding.state(snapshot, self._time())
+        snapshot.read_at = self._time()  # though it fails: somebody wants it
+        state = holding.state(snapshot, snapshot.read_at)
         if state is State.INVALID:
             self._wait_for(runtime, snapshot, timeout, has_thread)
         elif not has_thread:
@@ -108,7 +109,6 @@ class Credentials:
         if held is None:  # pragma: no cover - INVALID, and _wait_for has raised
             raise self._unavailable(snapshot, None)
         snapshot.open(now, holding.times.ahead, has_thread)
-        snapshot.read_at = now
         if has_thread:
             runtime.keep(holding, snapshot)
         return held
@@ -213,6 +213,14 @@ class Credentials:
         for kind in holding.always_warm:
             runtime.keep(holding, holding.snapshot(kind))
         return True
+
+    def is_kept(self, kind: str = JSAPI_TICKET) -> bool:
+        """Whether the thread sees to it; it is started where it should run."""
+        return self.start() and self.runtime.is_kept(self.holding, self.holding.snapshot(kind))
+
+    def is_read(self) -> bool:
+        """Whether anybody here has read anything of the account within a day."""
+        return any(held.is_read(self._time()) for held in list(self._snapshots.values()))
 
     def stop(self) -> None:
         """Have the thread keep this account warm no longer, and end it if that was the last."""

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
-from .._credential import Credential, State
+from .._credential import KINDS, Credential, State
 from .._error_text import describe
 from .._storage.store import Stores, StoreSession
 from .._telling import put_off, tell, tell_later
@@ -126,6 +126,11 @@ class Renewal:
         """Monotonic seconds."""
         return self.deadline + GRACE
 
+    @property
+    def of(self) -> object:
+        """The account."""
+        return self.holding
+
     # -- as a job ------------------------------------------------------------------------------
 
     def start_clock(self) -> None:
@@ -146,7 +151,6 @@ class Renewal:
                 self._tell(logging.ERROR, "%s", error, event="renewal_broke")
             finally:
                 self._end(error)
-                self.holding.hanging.discard(self)
             if self._verdict:
                 self._tell_verdict(self._verdict)
 
@@ -166,7 +170,6 @@ class Renewal:
         last = hung.back_off
         if not self._means.ended(self):
             return
-        self.holding.hanging.add(self)
         # Twice the pause: whoever waits for the lease looks once a second, and comes first.
         hung.back_off = BackOff.after(error, last, self._now(), self._means.random, 2)
         self._share(error)
@@ -284,7 +287,9 @@ class Renewal:
     def _end_account(self, session: StoreSession) -> None:
         """The account is gone: nobody is handed what is left of it, in no process."""
         self._check_that_it_counts()
-        for snapshot in self.holding.snapshots.values():
+        for kind in KINDS:  # also what only other processes have read
+            snapshot = self.holding.snapshot(kind)
+            self._look(snapshot, session)
             held = snapshot.credential
             if held is not None and self.holding.state(snapshot, self._now()) is not State.INVALID:
                 self._withdraw(snapshot, held, session)

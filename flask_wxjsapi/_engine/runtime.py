@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from .._credential import Credential, State
@@ -28,15 +27,12 @@ from .schedule import Schedule
 from .snapshot import Holding, Snapshot
 from .thread import BackgroundThread
 from .threads import NoThread, Threads, call_later, spawn
+from .turns import Turns
 
-#: Renewals at once; and those that nobody waits for or whose account's last one failed, so that
-#: what hangs in the background leaves room for readers.
-_MOST_AT_ONCE, _MOST_ASIDE = 8, 4
 #: Keys a second that the thread looks at, however many accounts there are.
 _KEYS_A_SECOND = 100
 #: The part of an interval by which a look may come early, together with others.
 _EARLY = 0.2
-_DAY = 86400.0
 _QUIET = 300.0  # seconds between two lines in the log about threads that cannot start
 _LONGEST_SLEEP = 60.0
 _HANGS = "A renewal of this account hangs, and no other is started until it comes back."
@@ -74,9 +70,8 @@ class Runtime:
         self._owner = owner
         self._lock = threading.Lock()  # for a few assignments, never across a call of others'
         self._flights: dict[Snapshot, Renewal] = {}
-        self._awaited: deque[Renewal] = deque()  # by readers: they come first
-        self._queue: deque[Renewal] = deque()
-        self._running: set[Renewal] = set()
+        self._turns = Turns()
+        self._looks_again = False  # for whose turn it is; a timer is set
         self._loadings: dict[Hashable, Loading] = {}
         self._kept: set[Entry] = set()
         self._schedule: Schedule[Entry] = Schedule()
@@ -108,25 +103,23 @@ class Runtime:
             if renewal is None:
                 renewal = Renewal(holding, snapshot, purpose, self._means, page)
                 self._flights[snapshot] = renewal
-                self._queue.append(renewal)
+                self._turns.put(renewal)
             if purpose is not KEEP and not renewal.is_awaited:
-                renewal.is_awaited = True
-                if renewal in self._queue:
-                    self._queue.remove(renewal)
-                    self._awaited.append(renewal)
+                self._turns.prefer(renewal)
         self._start_waiting()
         return renewal, is_new
 
     def _start_waiting(self) -> None:
         while True:
             with self._lock:
-                renewal = self._next_in_queue()
-                if renewal is None:
-                    return
-                self._running.add(renewal)
+                renewal = self._turns.next(self.clock.monotonic())
+            if renewal is None:
+                return self._look_again_later()
             renewal.start_clock()
             try:
-                if not renewal.holding.may_lose_a_thread:
+                # Of many accounts each may lose one of the process's threads.
+                is_one_of_many = renewal.holding.reload is not None
+                if is_one_of_many and self.threads.has_lost(renewal.holding):
                     raise NoThread(_HANGS)
                 self.threads.start(renewal)
             except NoThread as error:
@@ -134,22 +127,26 @@ class Runtime:
                 renewal.fail(error.with_traceback(None))
                 self._plan_if_kept(renewal)
 
-    def _next_in_queue(self) -> Renewal | None:
-        """Whose turn it is, taken from the queue."""
-        if len(self._running) >= _MOST_AT_ONCE:
-            return None
-        has_room = sum(map(_is_aside, self._running)) < _MOST_ASIDE
-        for renewal in self._awaited:
-            if has_room or not _is_aside(renewal):
-                self._awaited.remove(renewal)
-                return renewal
-        return self._queue.popleft() if has_room and self._queue else None
+    def _look_again_later(self) -> None:
+        """When one that is under way counts as slow, since none may end before that."""
+        with self._lock:
+            seconds = self._turns.next_in(self.clock.monotonic())
+            if seconds is None or self._looks_again:
+                return
+            self._looks_again = True
+        try:
+            self.threads.call_later(seconds + 0.01, self._look_again)
+        except RuntimeError:  # no more threads: the end of one will do
+            self._looks_again = False
+
+    def _look_again(self) -> None:
+        self._looks_again = False
+        self._start_waiting()
 
     def _ended(self, renewal: Renewal) -> bool:
         with self._lock:
-            if renewal not in self._running:
+            if self._turns.under_way.pop(renewal, None) is None:
                 return False
-            self._running.discard(renewal)
             self._flights.pop(renewal.snapshot, None)
             return True
 
@@ -193,31 +190,48 @@ class Runtime:
 
     # -- accounts that come at run time --------------------------------------------------------
 
-    def load(self, key: Hashable, load: Callable[[], None], timeout: float) -> None:
+    def load(
+        self,
+        key: Hashable,
+        load: Callable[[], None],
+        hung: Callable[[], None],
+        life: float,
+        timeout: float,
+    ) -> None:
         """Call a loader of others', within a time; once at a time for each key.
 
         :param load: asks it, and keeps what it says.
-        :param timeout: seconds.
+        :param hung: tells the log that it hangs.
+        :param life: seconds in which it is to answer.
+        :param timeout: seconds that this caller waits.
         :raises WxJsApiError: what went wrong.
         """
         if is_under_way():
             raise WxJsApiError("An account was wanted by code that a renewal has called.")
         self.threads.reap()
-        made = Loading(load, self.clock.monotonic() + timeout)
-        with self._lock:
-            loading = self._loadings.setdefault(key, made)
-        try:
-            if loading is made:
+        now = self.clock.monotonic()
+        made = Loading(
+            load,
+            now + life,
+            lambda: self._loadings.pop(key, None),
+            lambda: self.threads.aside(hung),
+        )
+        # One that hangs stays: each that is asked again could cost another thread.
+        loading = self._loadings.setdefault(key, made)
+        if loading is made:
+            try:
                 self.threads.start(made)
-            loading.done.wait(timeout)
-        finally:
-            if loading is made:
-                with self._lock:
-                    self._loadings.pop(key, None)
+            except NoThread as error:
+                made.end(error.with_traceback(None))
+        loading.done.wait(max(0.0, min(timeout, loading.deadline - now)))
         if not loading.done.is_set():
             raise WxJsApiError("The account_loader did not answer in time.")
         if loading.error is not None:
             raise copy.copy(loading.error)
+
+    def is_loading(self, key: Hashable) -> bool:
+        """Whether a loader is being called for a key."""
+        return key in self._loadings
 
     # -- the schedule --------------------------------------------------------------------------
 
@@ -296,7 +310,7 @@ class Runtime:
         """Whether to keep something warm: the account's own ticket, and what was read lately."""
         holding, snapshot = entry
         if holding.is_background() and (
-            snapshot.kind in holding.always_warm or abs(now - snapshot.read_at) < _DAY
+            snapshot.kind in holding.always_warm or snapshot.is_read(now)
         ):
             return True
         with self._lock:
@@ -421,11 +435,6 @@ class Runtime:
             thread.wake.set()
 
 
-def _is_aside(renewal: Renewal) -> bool:
-    chain = renewal.holding.chain(renewal.snapshot)
-    return not renewal.is_awaited or any(needed.back_off is not None for needed in chain)
-
-
 def _share_of_host(kind: str, generation: int) -> float:
     """A number from 0 to 1, another one for each host and generation."""
     return random.Random(f"{socket.gethostname()} {kind} {generation}").random()
@@ -435,6 +444,7 @@ class Look:
     """A look at the store for some snapshots; a job for a thread of its own."""
 
     name = "wxjsapi-look"
+    of = None
 
     def __init__(self, runtime: Runtime, entries: Sequence[Entry]) -> None:
         self.entries = entries

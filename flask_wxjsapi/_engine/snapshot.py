@@ -14,6 +14,8 @@ from .back_off import BackOff, latest
 
 #: Seconds a reader trusts the snapshot before it looks at the PID and the thread again.
 _TRUST = 1.0
+#: Seconds for which something is kept that nobody reads.
+_DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,10 @@ class Snapshot:
         self.failure: WxJsApiError | None = None  # why there is none; the thread tries again
         self.was_rejected = False  # as a token, and the log has it
         self.given_back: int | None = None  # the generation last given back to a store without it
+
+    def is_read(self, now: float) -> bool:
+        """Whether anybody here has wanted it within a day."""
+        return abs(now - self.read_at) < _DAY
 
     def state(self, now: float, ahead: float) -> State:
         """FRESH, STALE or INVALID, at a Unix time."""
@@ -195,18 +201,11 @@ class Holding:
     checked_at: float = -math.inf  # when a page's complaint was last looked into
     #: Another process has renewed it, which may have heard something else of its loader.
     is_outdated: bool = False
-    #: The renewals of this account in which a thread hangs.
-    hanging: set[object] = field(default_factory=set)
 
     @property
     def always_warm(self) -> tuple[str, ...]:
         """The kinds that the thread keeps warm though nobody reads them."""
         return (JSAPI_TICKET,) if self.reload is None else ()
-
-    @property
-    def may_lose_a_thread(self) -> bool:
-        """Whether a renewal that hangs may cost a thread: of many accounts each may cost one."""
-        return self.reload is None or not self.hanging
 
     @property
     def whose(self) -> str:

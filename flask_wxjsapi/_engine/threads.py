@@ -30,6 +30,10 @@ class Job(Protocol):
     def over_at(self) -> float:
         """Monotonic seconds at which it counts as hanging."""
 
+    @property
+    def of(self) -> object:
+        """Whose it is, for :meth:`Threads.has_lost`."""
+
     def run(self) -> None:
         """Do it, in a thread of its own."""
 
@@ -73,7 +77,7 @@ class Threads:
     ) -> None:
         self._monotonic = monotonic
         self._spawn = spawn
-        self._call_later = call_later
+        self.call_later = call_later
         self._came_back = came_back
         self._lock = threading.Lock()  # for a few assignments, never across a call
         self._jobs: set[Job] = set()
@@ -84,6 +88,10 @@ class Threads:
     def lost(self) -> int:
         """How many threads hang in a job that is over."""
         return len(self._lost)
+
+    def has_lost(self, of: object) -> bool:
+        """Whether a thread hangs in a job of somebody's."""
+        return any(job.of is of for job in list(self._lost))
 
     def start(self, job: Job) -> None:
         """Run a job in a thread of its own.
@@ -118,7 +126,7 @@ class Threads:
     def _set_timer(self, job: Job) -> Callable[[], None]:
         try:
             # A little later than it is over, so that it is found to be.
-            return self._call_later(job.over_at - self._monotonic() + 0.05, self.reap)
+            return self.call_later(job.over_at - self._monotonic() + 0.05, self.reap)
         except RuntimeError:  # no more threads: whoever comes by finds it
             return lambda: None
 

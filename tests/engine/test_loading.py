@@ -1,4 +1,4 @@
-"""Accounts that come at run time, as the engine sees them: what is asked before a fetch."""
+"""The first question for an account that comes at run time, and a loader that hangs in it."""
 
 from __future__ import annotations
 
@@ -7,351 +7,157 @@ from collections.abc import Callable
 
 import pytest
 
-from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, State
-from flask_wxjsapi._engine.purpose import KEEP, NEED
+from flask_wxjsapi import WxJsApiError
 from flask_wxjsapi._engine.renewal import under_way
-from flask_wxjsapi._engine.snapshot import Holding
-from flask_wxjsapi._storage.store import Keys
-from flask_wxjsapi.errors import TicketUnavailable, TransportError, UnknownAccount, WxJsApiError
+from flask_wxjsapi._engine.runtime import Engine
 
-from ..conftest import FakeClock, wait_until
-from .cluster import DOWN, Cluster, Worker
+from ..conftest import FakeClock
+from .cluster import App, says
 
-TIMEOUT = 10.0
+
+class Loaders:
+    """A process whose loaders begin and do not end by themselves."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.app = App()
+        self.clock = clock
+        self.targets: list[Callable[[], None]] = []
+        self.answers: list[str] = []
+        self.runtime = Engine(
+            self.app,
+            clock=clock,
+            spawn=self.spawn,
+            call_later=lambda seconds, target: lambda: None,
+        ).runtime()
+
+    def spawn(self, name: str, target: Callable[[], None]) -> None:
+        (self.targets.append if name == "wxjsapi-loading" else lambda run: run())(target)
+
+    def load(self, key: str, timeout: float = 0.0, load: Callable[[], None] | None = None) -> str:
+        """What comes of wanting an account: nothing, or an error's text."""
+        ask = load or (lambda: self.answers.append(key))
+        try:
+            self.runtime.load(key, ask, lambda: None, 10, timeout)
+        except WxJsApiError as error:
+            return str(error)
+        return ""
 
 
 @pytest.fixture
-def cluster(clock: FakeClock) -> Cluster:
-    return Cluster(clock)
+def loaders(clock: FakeClock) -> Loaders:
+    return Loaders(clock)
 
 
-class Loader:
-    """What a loader says each time; and whether the account was let go."""
-
-    def __init__(self, worker: Worker, *answers: bool | WxJsApiError) -> None:
-        self.asked = 0
-        self.is_gone = False
-        self._answers = list(answers)
-        self.holding = worker.holding
-        self.holding.reload, self.holding.gone = self.reload, self.go
-
-    def reload(self) -> bool:
-        self.asked += 1
-        answer = self._answers.pop(0) if self._answers else False
-        if isinstance(answer, WxJsApiError):
-            raise answer
-        return answer
-
-    def go(self) -> None:
-        self.is_gone = True
+LATE = "The account_loader did not answer in time."
 
 
-def move(holding: Holding, prefix: str, digest: str = "settings-2") -> bool:
-    return holding.change(holding.upstream, Keys(lambda: prefix), digest)
+def test_who_waits_shorter_than_others_leaves_the_question_to_them(loaders: Loaders) -> None:
+    """A page's script waits for two seconds, and a reader of the ticket for ten."""
+    assert loaders.load("one") == LATE
+    assert loaders.load("one") == LATE
+    assert len(loaders.targets) == 1
+    loaders.targets[0]()
+    assert loaders.answers == ["one"]
 
 
-# -- before a fetch --------------------------------------------------------------------------------
+def test_an_account_whose_loader_hangs_costs_one_thread(loaders: Loaders, clock: FakeClock) -> None:
+    """However long, and however many want it: the process has three to lose."""
+    for _ in range(10):
+        assert loaders.load("one")
+        clock.advance(4)
+    assert len(loaders.targets) == 1
+    assert loaders.runtime.threads.lost == 1
+    assert loaders.load("two") == LATE
+    assert len(loaders.targets) == 2
 
 
-def test_it_is_asked_before_a_fetch_and_not_for_a_read(cluster: Cluster) -> None:
-    """Nor for what another process has fetched."""
-    worker, other = cluster.worker(), cluster.worker()
-    loader, others = Loader(worker), Loader(other)
-    worker.ticket()
-    worker.ticket()
-    other.ticket()
-    assert (loader.asked, others.asked) == (1, 0)
-    cluster.clock.advance(7001)
-    worker.sync()
-    other.sync()
-    assert (loader.asked, others.asked) == (2, 1)  # see below
+def test_who_comes_after_the_time_is_over_does_not_wait(loaders: Loaders, clock: FakeClock) -> None:
+    """It takes ten seconds of one reader, and not of each."""
+    loaders.load("one")
+    clock.advance(10)
+    assert loaders.load("one", timeout=60) == LATE
+    clock.advance(5)
+    assert loaders.load("one", timeout=60) == "The account_loader hangs."
 
 
-def test_a_failure_of_its_loader_is_a_failed_renewal(cluster: Cluster) -> None:
-    """WeChat is not asked; the ticket goes on to its end; the pause is the ordinary one."""
-    worker = cluster.worker()
-    loader = Loader(worker, False, WxJsApiError("down"))
-    ticket = worker.ticket()
-    cluster.clock.advance(7001)
-    worker.sync()
-    assert worker.ticket() == ticket
-    status = worker.provider.status()
-    assert (status.state, status.last_error) == ("stale", "down")
-    assert cluster.calls == (1, 1)
-    cluster.clock.advance(2)
-    worker.sync()
-    assert worker.ticket() != ticket
-    assert loader.asked == 3
+def test_a_loader_that_comes_back_is_asked_again(loaders: Loaders, clock: FakeClock) -> None:
+    """Late as it is, what it says counts."""
+    loaders.load("one")
+    clock.advance(16)
+    assert loaders.load("one") == "The account_loader hangs."
+    loaders.targets[0]()
+    assert loaders.answers == ["one"]
+    assert loaders.runtime.threads.lost == 0
+    loaders.load("one")
+    assert len(loaders.targets) == 2
 
 
-def test_whoever_adopts_a_newer_ticket_hears_the_loader_too(cluster: Cluster) -> None:
-    """What another process has heard of the page's settings counts in this one: once, without the
-    lease, and without a pause where the loader fails.
-    """
-    worker, other = cluster.worker(), cluster.worker()
-    Loader(worker)
-    others = Loader(other, WxJsApiError("down"))
-    worker.ticket()
-    other.ticket()
-    other.sync()
-    assert others.asked == 0  # it has come from the store, right after the loader's first answer
-    worker.provider.refresh()
-    for asked in (1, 1):
-        cluster.clock.advance(5)
-        other.sync()
-        assert others.asked == asked
-    assert other.ticket() == worker.ticket()
-    assert other.provider.status().last_error is None
-    assert cluster.calls == (1, 2)
+def test_without_a_thread_for_it_all_who_want_it_hear_of_that(loaders: Loaders) -> None:
+    """Also those who come in the moment in which it is tried."""
+    heard: list[str] = []
+    joined = threading.Thread(target=lambda: heard.append(loaders.load("one", timeout=60)))
+
+    def refuse(name: str, target: Callable[[], None]) -> None:
+        if not joined.ident:
+            joined.start()
+        raise RuntimeError("can't start new thread")
+
+    loaders.runtime.threads._spawn = refuse
+    heard.append(loaders.load("one"))
+    joined.join(60)
+    assert heard == ["A thread cannot start: can't start new thread."] * 2
 
 
-def test_an_account_that_is_gone_ends_for_every_process(cluster: Cluster) -> None:
-    """What is left of it is withdrawn from the store."""
-    worker, other = cluster.worker(), cluster.worker()
-    worker.ticket()
-    other.ticket()
-    gone = [UnknownAccount("wx1")] * 5
-    loader, others = Loader(worker, *gone), Loader(other, *gone)
-    cluster.clock.advance(1)
-    with pytest.raises(UnknownAccount):
-        worker.provider.refresh()
-    assert loader.is_gone
+def test_the_error_of_a_loader_is_each_callers_own(loaders: Loaders) -> None:
+    """Two who share a failure do not share its traceback."""
+
+    def fail() -> None:
+        raise says(40013)
+
+    loaders.runtime.threads._spawn = lambda name, target: target()
+    errors = []
     for _ in range(2):
-        with pytest.raises(UnknownAccount):
-            worker.ticket()
-    other.sync()  # it sees that, and asks its own loader
-    assert others.is_gone
-    with pytest.raises(UnknownAccount):
-        other.ticket()
-    assert cluster.calls == (1, 1)
-    assert cluster.stored(ACCESS_TOKEN).state(cluster.clock.now, 200) is State.INVALID  # type: ignore[union-attr]
-
-
-def test_an_account_that_is_gone_leaves_no_pause(cluster: Cluster) -> None:
-    """It can come back at once."""
-    worker = cluster.worker()
-    Loader(worker, UnknownAccount("wx1"))
-    with pytest.raises(UnknownAccount):
-        worker.ticket()
-    again = cluster.worker()
-    Loader(again)
-    assert again.ticket()
-    assert cluster.lease == (None, 0.0)
-
-
-# -- when the answer is another one ----------------------------------------------------------------
-
-
-def test_other_keys_have_another_lease(cluster: Cluster) -> None:
-    """The attempt is made once more, with the lease that goes with them."""
-    worker = cluster.worker()
-    loader = Loader(worker)
-    old = worker.ticket()
-    changes = iter([lambda: move(worker.holding, "wxjsapi:{test/wx2}:")])
-    loader.reload = lambda: next(changes, lambda: False)()  # type: ignore[method-assign]
-    worker.holding.reload = loader.reload
-    assert worker.provider.refresh().value != old
-    assert cluster.lease == (None, 0.0)
-    assert cluster.cache.find("wxjsapi:{test/wx2}:jsapi_ticket") is not None
-    assert worker.ticket() != old
-
-
-def test_a_loader_that_never_says_the_same_is_asked_twice(cluster: Cluster) -> None:
-    """And then the attempt is over."""
-    worker = cluster.worker()
-    prefixes = (f"wxjsapi:{{test/wx{number}}}:" for number in range(2, 100))
-    asked: list[bool] = []
-
-    def reload() -> bool:
-        asked.append(move(worker.holding, next(prefixes)))
-        return asked[-1]
-
-    worker.holding.reload = reload
-    with pytest.raises(TicketUnavailable):
-        worker.ticket()
-    assert asked == [True, True]
-    assert cluster.calls == (0, 0)
-
-
-def test_other_settings_with_the_same_keys_lift_the_pause(cluster: Cluster) -> None:
-    """A back-off belongs to the settings it happened with; a ticket that is valid stays."""
-    worker = cluster.worker()
-    Loader(worker)
-    ticket = worker.ticket()
-    token = worker.holding.snapshot(ACCESS_TOKEN)
-    cluster.upstream.always[JSAPI_TICKET] = DOWN
-    cluster.clock.advance(7001)
-    worker.sync()
-    assert worker.holding.snapshot().back_off is not None
-    assert move(worker.holding, "wxjsapi:{test/wx1}:") is False
-    assert worker.holding.snapshot().back_off is None
-    assert token.credential is not None
-    assert worker.ticket() == ticket
-
-
-def test_the_same_settings_change_nothing(cluster: Cluster) -> None:
-    """A provider that is made anew for each answer is no other setting to the engine."""
-    worker = cluster.worker()
-    worker.ticket()
-    worker.holding.snapshot().failure = DOWN
-    assert move(worker.holding, "wxjsapi:{test/wx1}:", worker.holding.digest) is False
-    assert worker.holding.snapshot().failure is DOWN
-
-
-# -- what hangs ------------------------------------------------------------------------------------
-
-
-class Spawned:
-    """Threads that run when they are told to."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Callable[[], None]] = []
-
-    def __call__(self, name: str, target: Callable[[], None]) -> None:
-        if name != "wxjsapi-aside":
-            self.jobs.append(target)
-
-
-def test_an_account_of_many_costs_one_thread(cluster: Cluster) -> None:
-    """Its next renewal begins when that one is back; others begin."""
-    spawned = Spawned()
-    worker = cluster.worker(spawn=spawned)
-    Loader(worker)
-    runtime, snapshot = worker.provider.runtime, worker.holding.snapshot()
-    other = cluster.worker(engine=worker.engine, prefix="wxjsapi:{test/wx2}:")
-    Loader(other)
-    runtime.renew(worker.holding, snapshot, NEED)
-    cluster.clock.advance(15)
-    runtime.threads.reap()
-    second, _ = runtime.renew(worker.holding, snapshot, NEED)
-    assert second.done.is_set()
-    assert "hangs" in str(second.error)
-    runtime.renew(other.holding, other.holding.snapshot(), NEED)
-    assert len(spawned.jobs) == 2
-    spawned.jobs.pop(0)()  # it comes back
-    assert worker.holding.hanging == set()
-    third, _ = runtime.renew(worker.holding, snapshot, NEED)
-    assert not third.done.is_set()
-
-
-def test_the_only_account_may_cost_more(cluster: Cluster) -> None:
-    """There is no other to be spared."""
-    spawned = Spawned()
-    worker = cluster.worker(spawn=spawned)
-    runtime, snapshot = worker.provider.runtime, worker.holding.snapshot()
-    for _ in range(3):
-        runtime.renew(worker.holding, snapshot, KEEP)
-        cluster.clock.advance(15)
-        runtime.threads.reap()
-    assert len(spawned.jobs) == 3
-
-
-# -- what nobody wants -----------------------------------------------------------------------------
-
-
-def test_what_nobody_has_read_for_a_day_is_let_go(cluster: Cluster) -> None:
-    """With the last of its kinds."""
-    worker = cluster.worker()
-    loader = Loader(worker)
-    runtime = worker.provider.runtime
-    worker.ticket()
-    cluster.clock.advance(43200)
-    runtime.tick()
-    worker.provider.get(ACCESS_TOKEN)
-    cluster.clock.advance(43300)
-    runtime.tick()
-    assert [snapshot.kind for snapshot in runtime.kept_of(worker.holding)] == [ACCESS_TOKEN]
-    assert not loader.is_gone
-    cluster.clock.advance(86401)
-    runtime.tick()
-    assert loader.is_gone
-    assert runtime._kept == set()
-
-
-# -- the first question ----------------------------------------------------------------------------
+        with pytest.raises(WxJsApiError) as caught:
+            loaders.runtime.load("one", fail, lambda: None, 10, 10)
+        errors.append(caught.value)
+    assert errors[0] is not errors[1]
 
 
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
-        (TransportError("down"), "down"),
+        (says(40001), "WeChat says 40001"),
         (ValueError("secret"), "Loading an account broke: ValueError"),
         (SystemExit("secret"), "Loading an account broke: SystemExit"),
     ],
 )
 def test_what_goes_wrong_is_raised_as_ours(
-    cluster: Cluster, raised: BaseException, said: str
+    loaders: Loaders, raised: BaseException, said: str
 ) -> None:
-    """Without the text of others', and without a traceback that holds what was loaded."""
+    """Without the text of others'."""
 
     def load() -> None:
         raise raised
 
-    with pytest.raises(WxJsApiError) as caught:
-        cluster.worker().provider.runtime.load("key", load, TIMEOUT)
-    assert str(caught.value).startswith(said)
-    assert "secret" not in str(caught.value)
-    names = []
-    trace = caught.value.__traceback__
-    while trace is not None:
-        names.append(trace.tb_frame.f_code.co_name)
-        trace = trace.tb_next
-    assert "load" in names
-    assert names.count("load") == 1  # the runtime's own
+    loaders.spawn = lambda name, target: target()  # type: ignore[method-assign]
+    loaders.runtime.threads._spawn = loaders.spawn
+    problem = loaders.load("one", load=load)
+    assert problem.startswith(said)
+    assert "secret" not in problem
 
 
-def test_code_that_a_renewal_has_called_loads_nothing(cluster: Cluster) -> None:
+def test_code_that_a_renewal_has_called_loads_nothing(loaders: Loaders) -> None:
     """It might wait for itself."""
-    with under_way(), pytest.raises(WxJsApiError, match="by code that a renewal has called"):
-        cluster.worker().provider.runtime.load("key", lambda: None, TIMEOUT)
+    with under_way():
+        assert "by code that a renewal has called" in loaders.load("one")
+    assert loaders.targets == []
 
 
-def test_one_that_hangs_is_given_up(cluster: Cluster) -> None:
-    """Its thread is lost, and counted; the next question is another."""
-    spawned = Spawned()
-    runtime = cluster.worker(spawn=spawned).provider.runtime
-    with pytest.raises(WxJsApiError, match="did not answer in time"):
-        runtime.load("key", lambda: None, 0.01)
-    cluster.clock.advance(15)
-    runtime.threads.reap()
-    assert runtime.threads.lost == 1
-    with pytest.raises(WxJsApiError, match="did not answer in time"):
-        runtime.load("key", lambda: None, 0.01)
-    assert len(spawned.jobs) == 2
-    assert runtime._loadings == {}
-
-
-def test_whoever_waits_for_one_that_hangs_is_told(cluster: Cluster) -> None:
-    """When it is given up."""
-    spawned = Spawned()
-    runtime = cluster.worker(spawn=spawned).provider.runtime
-    told: list[str] = []
-
-    def want() -> None:
-        try:
-            runtime.load("key", lambda: None, 30)
-        except WxJsApiError as error:
-            told.append(str(error))
-
-    first, second = (threading.Thread(target=want) for _ in range(2))
-    first.start()
-    wait_until(lambda: spawned.jobs)
-    second.start()
-    cluster.clock.advance(60)
-    runtime.threads.reap()
-    first.join(30)
-    second.join(30)
-    assert told[0] == "The account_loader hangs."
-    assert len(told) == 2 or len(spawned.jobs) == 2
-
-
-def test_where_no_thread_is_left_nothing_is_loaded(cluster: Cluster) -> None:
-    """Three hang, and none is started until one comes back."""
-    runtime = cluster.worker(spawn=Spawned()).provider.runtime
-    for number in range(3):
-        with pytest.raises(WxJsApiError):
-            runtime.load(number, lambda: None, 0.01)
-    cluster.clock.advance(15)
-    with pytest.raises(WxJsApiError, match="3 threads of this process hang"):
-        runtime.load("key", lambda: None, 0.01)
-    assert runtime._loadings == {}
+def test_where_three_threads_hang_nothing_is_loaded(loaders: Loaders, clock: FakeClock) -> None:
+    """None is started until one comes back."""
+    for key in ("one", "two", "three"):
+        loaders.load(key)
+    clock.advance(15)
+    assert "3 threads of this process hang" in loaders.load("four")
+    loaders.targets[0]()
+    assert loaders.load("four") == LATE

@@ -533,7 +533,8 @@ class Engine(RuleBasedStateMachine):
     @invariant()
     def one_renewal_of_a_snapshot_is_under_way(self) -> None:
         for worker in range(len(self.workers)):
-            running = Counter(renewal.snapshot for renewal in self._runtime(worker)._running)
+            under_way = self._runtime(worker)._turns.under_way
+            running = Counter(renewal.snapshot for renewal in under_way)
             assert max(running.values(), default=0) <= 1
             assert self._runtime(worker).threads.lost <= 3
 

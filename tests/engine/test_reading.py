@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flask_wxjsapi._credential import ACCESS_TOKEN, CARD_TICKET, JSAPI_TICKET, Credential
-from flask_wxjsapi._engine import runtime as runtime_module
+from flask_wxjsapi._engine import turns
 from flask_wxjsapi._engine.purpose import CHECK, KEEP, NEED, Purpose
 from flask_wxjsapi._engine.renewal import Renewal
 from flask_wxjsapi._storage.server import TicketServer
@@ -1652,8 +1652,7 @@ def test_a_failed_token_makes_an_account_doubtful(cluster: Cluster) -> None:
     renewal = Renewal(
         worker.holding, worker.holding.snapshot(), KEEP, worker.provider.runtime._means
     )
-    renewal.is_awaited = True
-    assert runtime_module._is_aside(renewal)
+    assert turns._is_doubtful(renewal)
 
 
 def test_a_reader_moves_a_queued_renewal_to_the_front(cluster: Cluster) -> None:
@@ -1666,8 +1665,7 @@ def test_a_reader_moves_a_queued_renewal_to_the_front(cluster: Cluster) -> None:
     last = worker.holding.snapshot(kinds[-1])
     renewal, is_new = runtime.renew(worker.holding, last, NEED)
     assert not is_new
-    assert renewal not in runtime._queue
-    assert renewal in runtime._running  # four of the thread's have left it room
+    assert renewal in runtime._turns.under_way  # four of the thread's have left it room
 
 
 def test_a_renewal_that_was_given_up_asks_for_nothing_more(

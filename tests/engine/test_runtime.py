@@ -18,7 +18,7 @@ from flask import Flask
 
 from flask_wxjsapi import WxJsApi
 from flask_wxjsapi._engine.back_off import BackOff
-from flask_wxjsapi._engine.purpose import KEEP, LOOK, NEED, Purpose
+from flask_wxjsapi._engine.purpose import FORCE, KEEP, LOOK, NEED, Purpose
 from flask_wxjsapi._engine.renewal import Renewal
 from flask_wxjsapi._engine.runtime import Engine, Look, Runtime
 from flask_wxjsapi._engine.snapshot import Snapshot
@@ -653,8 +653,23 @@ class Hanging:
 
     def __init__(self, clock: FakeClock) -> None:
         self.targets: list[Callable[[], None]] = []
-        self.worker = Cluster(clock).worker(spawn=lambda name, target: self.targets.append(target))
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.worker = Cluster(clock).worker(
+            spawn=lambda name, target: self.targets.append(target), call_later=self._call_later
+        )
         self.runtime = self.worker.engine.runtime()
+        self._clock = clock
+
+    def _call_later(self, seconds: float, target: Callable[[], None]) -> Callable[[], None]:
+        self.timers.append((seconds, target))
+        return lambda: None
+
+    def pass_time(self) -> None:
+        """Until the one timer that is set has come."""
+        ((seconds, target),) = self.timers
+        self.timers.clear()
+        self._clock.advance(seconds)
+        target()
 
     def want(self, kind: str, purpose: Purpose = NEED, *, is_doubtful: bool = False) -> Renewal:
         snapshot = self.worker.holding.snapshot(kind)
@@ -665,7 +680,7 @@ class Hanging:
 
     @property
     def begun(self) -> list[str]:
-        return sorted(renewal.snapshot.kind for renewal in self.runtime._running)
+        return sorted(renewal.snapshot.kind for renewal in self.runtime._turns.under_way)
 
 
 @pytest.fixture
@@ -710,6 +725,79 @@ def test_readers_come_before_the_thread(hanging: Hanging) -> None:
     assert "the thread's" not in hanging.begun
 
 
+def test_slow_ones_keep_the_others_waiting_for_a_second(hanging: Hanging) -> None:
+    """Twenty accounts that hang, all read for the first time, and then one that does not."""
+    for number in range(20):
+        hanging.want(f"slow-{number}")
+    hanging.want("good")
+    seconds = 0.0
+    while "good" not in hanging.begun:
+        seconds += hanging.timers[0][0]
+        hanging.pass_time()
+    assert len(hanging.begun) == 21
+    assert seconds < 2.5
+    assert hanging.timers == []  # nobody waits
+
+
+def test_slow_ones_are_no_more_than_their_threads_may_be(hanging: Hanging) -> None:
+    """Beyond that they wait like the others."""
+    for number in range(50):
+        hanging.want(f"slow-{number}")
+    while hanging.timers:
+        hanging.pass_time()
+    assert len(hanging.begun) == 32
+    hanging.targets[0]()
+    assert len(hanging.begun) == 32
+    assert len(hanging.targets) == 33
+
+
+def test_slow_ones_that_failed_before_are_four(hanging: Hanging) -> None:
+    """However long they take, their like waits for them, and nobody else does."""
+    for number in range(6):
+        hanging.want(f"failed-{number}", is_doubtful=True)
+    while hanging.timers:
+        hanging.pass_time()
+    assert len(hanging.begun) == 4
+    for number in range(8):
+        hanging.want(f"good-{number}")
+    assert len(hanging.begun) == 12
+
+
+def test_slow_ones_of_the_thread_do_not_keep_it_from_the_others(hanging: Hanging) -> None:
+    """Tickets that are due go on being renewed."""
+    for number in range(4):
+        hanging.want(f"slow-{number}", KEEP)
+    for number in range(4):
+        hanging.want(f"failed-{number}", KEEP, is_doubtful=True)
+    hanging.want("good", KEEP)
+    assert "good" not in hanging.begun
+    hanging.pass_time()
+    assert "good" in hanging.begun
+
+
+def test_a_person_comes_before_the_thread_where_it_failed_before(hanging: Hanging) -> None:
+    """``refresh()`` of an account that was put right, in an outage of many."""
+    for number in range(40):
+        hanging.want(f"failed-{number}", KEEP, is_doubtful=True)
+    hanging.want("a person's", FORCE, is_doubtful=True)
+    hanging.targets[0]()
+    assert "a person's" in hanging.begun
+
+
+def test_without_a_timer_the_queue_goes_on_when_one_ends(clock: FakeClock) -> None:
+    """The system has no more threads."""
+    hanging = Hanging(clock)
+
+    def refuse(seconds: float, target: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("can't start new thread")
+
+    hanging.runtime.threads.call_later = refuse
+    for number in range(10):
+        hanging.want(f"kind-{number}")
+    hanging.targets[0]()
+    assert len(hanging.targets) == 9
+
+
 def test_one_that_hangs_makes_room(hanging: Hanging, clock: FakeClock) -> None:
     """For its successor, once: what it does at last is not counted again."""
     first = hanging.want("kind")
@@ -720,6 +808,25 @@ def test_one_that_hangs_makes_room(hanging: Hanging, clock: FakeClock) -> None:
     hanging.targets[0]()
     assert hanging.runtime.flight(second.snapshot) is second
     assert hanging.begun == ["kind"]
+
+
+def test_of_many_accounts_each_may_lose_one_thread(
+    hanging: Hanging, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its next renewal fails at once, until that one comes back; a forked child has lost none."""
+    hanging.worker.holding.reload = lambda: False
+    hanging.want("kind")
+    clock.advance(15)
+    second = hanging.want("kind")
+    assert "hangs, and no other is started" in str(second.error)
+    with monkeypatch.context() as fork:
+        fork.setattr(os, "getpid", lambda: hanging.runtime.pid + 1)
+        child = hanging.worker.engine.runtime()
+        child.renew(hanging.worker.holding, hanging.worker.holding.snapshot("kind"), NEED)
+        assert len(child._turns.under_way) == 1
+    hanging.targets[0]()
+    third = hanging.want("kind")
+    assert third.error is None
 
 
 # -- looks that go wrong ---------------------------------------------------------------------------

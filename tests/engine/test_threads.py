@@ -16,6 +16,7 @@ class Job:
     """One that is over ten seconds from now, and notes what is done with it."""
 
     name = "wxjsapi-test"
+    of = "somebody"
 
     def __init__(self, clock: FakeClock) -> None:
         self.over_at = clock.monotonic() + 10
