@@ -327,7 +327,7 @@ def _api(settings: Settings) -> WeChat | CentralServer:
     if settings.central_url is not None:
         return CentralServer(settings.central_url, settings.central_token, settings.app_id)
     return WeChat(
-        lambda: _base_url(settings),
+        (lambda: _base_url(settings)) if settings.is_sandbox else settings.api_base_url,
         settings.app_id,
         settings.app_secret,
         platform=settings.platform,

@@ -23,7 +23,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound=TicketServer)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Keys:
     """The keys of one account.
 
