@@ -21,9 +21,11 @@ from typing import Any
 
 from flask import Flask, jsonify
 
-from flask_wxjsapi import TicketUnavailable, WxJsApi, WxJsApiError
+from flask_wxjsapi import TicketUnavailable, UnknownAccount, WxJsApi, WxJsApiError
 from flask_wxjsapi.sandbox import Sandbox
 
+from ..conftest import wait_until
+from ..processes import at_once
 from .servers import Fleet
 
 APP = "tests.faults.platforms:create_app()"
@@ -156,6 +158,22 @@ def get(url: str, path: str, method: str = "GET") -> tuple[int, Any]:
         return response.status, body.decode(errors="replace")
 
 
+def everyone(fleet: Fleet, path: str, status: int, timeout: float = 60) -> dict[int, Any]:
+    """What the workers answer, each of them at last with this status."""
+    found: dict[int, Any] = {}
+
+    def is_complete() -> bool:
+        for code, answer in at_once(12, lambda: get(fleet.url, path)):
+            if code == status:
+                found[answer["pid"]] = answer
+            elif isinstance(answer, dict):
+                found.pop(answer["pid"], None)
+        return set(found) == fleet.workers
+
+    wait_until(is_complete, timeout, f"every worker answers {path} with {status}: {found}")
+    return found
+
+
 class Crowd:
     """Readers in threads, who read one account after the other as long as the block lasts.
 
@@ -247,6 +265,10 @@ def create_app() -> Flask:
     def unavailable(error: TicketUnavailable) -> Any:
         return jsonify(pid=os.getpid(), cause=str(error.__cause__)), 503
 
+    @app.errorhandler(UnknownAccount)
+    def unknown(error: UnknownAccount) -> Any:
+        return jsonify(pid=os.getpid()), 404
+
     @app.get("/ticket/<app_id>")
     def ticket(app_id: str) -> Any:
         return jsonify(pid=os.getpid(), ticket=wxjsapi.account(app_id).ticket)
@@ -255,7 +277,7 @@ def create_app() -> Flask:
     def refresh(app_id: str) -> Any:
         try:
             return jsonify(pid=os.getpid(), ticket=wxjsapi.account(app_id).refresh())
-        except TicketUnavailable:
+        except (TicketUnavailable, UnknownAccount):
             raise
         except WxJsApiError as error:
             return jsonify(pid=os.getpid(), error=type(error).__name__, cause=str(error))
