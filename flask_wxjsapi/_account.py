@@ -313,6 +313,8 @@ def _base_url(settings: Settings) -> str:
     from .sandbox import embedded  # likewise
 
     sandbox = embedded()
+    if not (settings.app_secret or settings.access_token_provider or settings.ticket_server):
+        return sandbox.url  # an account that nobody can ask for
     with suppress(ValueError):  # it has another secret, and will say so when it is asked
         if settings.platform.has_agents:
             sandbox.add_agent(settings.app_id, settings.app_secret, settings.agent_id or "")

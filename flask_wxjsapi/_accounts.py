@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ._account import Account, Host, Source, plan_of
@@ -94,6 +95,27 @@ class Accounts:
         until = self._monotonic() + timeout
         account = self._load(app_id, timeout, of_stranger)
         return account, max(_LEAST, until - self._monotonic())
+
+    def refresh(self, app_id: str) -> str:
+        """Renew the ticket of an account that comes at run time; hear of what was changed, whatever
+        is remembered of it.
+
+        :raises WxJsApiError: what went wrong.
+        """
+        self._refused.pop(app_id, None)
+        try:
+            account = self.find(app_id, self.settings.refresh_timeout)[0]
+        except UnknownAccount as error:
+            if not error.app_id:
+                raise
+            # Of one that this process never met there may be something in the store, which a
+            # renewal withdraws as it hears that the account is gone.
+            account = self._made(replace(self.settings, app_id=app_id, app_secret=""))
+        except TicketUnavailable as error:
+            if isinstance(error.__cause__, WxJsApiError):
+                raise error.__cause__ from None
+            raise
+        return account.refresh()
 
     def start(self) -> None:
         """Keep warm what there is, and what comes."""
@@ -193,11 +215,15 @@ class Accounts:
             raise
         self._refused.pop(app_id, None)
         self._drop_what_nobody_reads()
-        source = Source(lambda: self._ask(app_id), self._forget)
-        account = Account(settings, self._plan, self._host, source)
+        account = self._made(settings)
         if self._is_closed:
             account.close()
         self.at_hand[app_id] = account
+
+    def _made(self, settings: Settings) -> Account:
+        app_id = settings.app_id
+        source = Source(lambda: self._ask(app_id), self._forget)
+        return Account(settings, self._plan, self._host, source)
 
     def _forget(self, account: Account) -> None:
         app_id = account.settings.app_id

@@ -143,12 +143,14 @@ class JsApi:
         agent's as well.
 
         Within 10 s of the cluster's last ``refresh()``, successful or not, it only returns
-        what there is.
+        what there is. An account that comes at run time is loaded anew in any case, and where
+        its loader says something else by now, WeChat is asked.
 
         :returns: the ticket.
         :raises WxJsApiError: what went wrong: a ``WeChatAPIError`` or a ``TransportError``.
         """
-        return self._find()[0].refresh()
+        accounts = self._accounts()
+        return accounts.own.refresh() if self.app_id is None else accounts.refresh(self.app_id)
 
     def status(self) -> Status:
         """What this process knows of the ticket. Asks the store where no thread has done so, and

@@ -264,7 +264,12 @@ def _about_key_of_account(key: object) -> str | None:
     if declared is None:
         # One that is no name of a key is not quoted: a secret may stand in the wrong place.
         is_name = isinstance(key, str) and re.fullmatch("[A-Z_]{1,40}", key)
-        return f"{key if is_name else 'Something'} is not a key of an account.{_hint(str(key), '')}"
+        return (
+            f"{key if is_name else 'Something'} is not a key of an account: they are such as "
+            f"APP_SECRET, in capitals and without prefix.{_hint(str(key), '')}"
+        )
+    if key == "APP_ID":
+        return "APP_ID is what the loader was asked for: leave it out."
     if not declared.of_account:
         return f"{key} belongs to the extension as a whole: set WXJSAPI_{key} in the app's config."
     return None
@@ -372,5 +377,6 @@ def _about_unknown(config: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _hint(name: str, prefix: str) -> str:
-    near = difflib.get_close_matches(name, KEYS, n=1)
+    known = [key for key, declared in KEYS.items() if prefix or declared.of_account]
+    near = difflib.get_close_matches(name.upper(), known, n=1)
     return f" Do you mean {prefix}{near[0]}?" if near else ""

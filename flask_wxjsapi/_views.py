@@ -109,6 +109,8 @@ def _account(settings: Settings, timeout: float, *, of_stranger: bool) -> tuple[
             raise ValueError("app_id is missing: name the account whose page this is.")
         case [app_id] if accounts.has_loader or app_id == settings.app_id:
             return accounts.find(app_id, timeout, of_stranger=of_stranger)
+        case [app_id] if not of_stranger:
+            raise UnknownAccount(app_id)
         case [_]:
             raise ValueError(f"app_id is of no use here: there is no account_loader. {_ESCAPE}")
     raise ValueError(f"app_id is there more than once. {_ESCAPE}")

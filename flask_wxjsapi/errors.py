@@ -97,7 +97,7 @@ _HOUR: Final = 3600.0
 _CONSOLE = OFFIACCOUNT.console
 _SECRET = (
     f"Compare WXJSAPI_APP_ID and WXJSAPI_APP_SECRET with the account's at {_CONSOLE}: a reset "
-    "stops the old secret at once. Then restart."
+    "stops the old secret at once. Then restart, or refresh an account that a loader brings."
 )
 _TOKEN = (
     "The access token was rejected twice. Another program probably fetches tokens for this account "
@@ -127,7 +127,7 @@ _BUSY = (
 _CORP_SECRET = (
     "Compare WXJSAPI_APP_ID with the corp id (企业ID), and WXJSAPI_APP_SECRET with the "
     f"application's Secret, in {WECOM.console}: it may be another application's, or another "
-    "corp's. Then restart."
+    "corp's. Then restart, or refresh an account that a loader brings."
 )
 _CORP_TOKEN = (
     "The access token was rejected twice. It may be another application's; WeCom also ends one "

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -399,8 +400,10 @@ BAD = [
     ({"APP_SECRET": "s", "CACHE": {}}, "CACHE belongs to the extension as a whole"),
     ({"APP_SECRET": "s", "TICKET_SERVER": None}, "TICKET_SERVER belongs to the extension"),
     ({"APP_SECRET": "s", "REFRESH_AHEAD": 5}, "REFRESH_AHEAD belongs to the extension"),
-    ({"APP_SECRET": "s", "APP_ID": ONE}, "APP_ID belongs to the extension"),
-    ({"APP_SECRT": "s"}, "APP_SECRT is not a key of an account. Do you mean APP_SECRET?"),
+    ({"APP_SECRET": "s", "APP_ID": ONE}, "APP_ID is what the loader was asked for: leave it out."),
+    ({"APP_SECRT": "s"}, "APP_SECRT is not a key of an account: they are such as APP_SECRET"),
+    ({"APP_SECRT": "s"}, "Do you mean APP_SECRET?"),
+    ({"app_secret": "s"}, "in capitals and without prefix. Do you mean APP_SECRET?"),
     ({"the secret itself": 1}, "Something is not a key of an account"),
     ({5: 1}, "Something is not a key of an account"),
     ({}, "APP_SECRET is not set"),
@@ -429,6 +432,13 @@ def test_a_bad_answer_is_named_without_its_secret(
         assert secret not in cause
     assert platform.ticket(TWO)
     assert "WXJSAPI_APP_SECRET" not in cause
+
+
+@pytest.mark.parametrize("key", ["REFRESH_AHED", "CACHES"])
+def test_only_keys_of_an_account_are_proposed(platform: Platform, key: str) -> None:
+    """One of the extension's would be refused next."""
+    platform.rows[ONE] |= {key: 1}
+    assert "Do you mean" not in platform.cause(ONE)
 
 
 @pytest.mark.parametrize("key", [key for key, declared in KEYS.items() if declared.of_account])
@@ -580,6 +590,34 @@ def test_a_removed_account_ends_with_refresh(
     platform.rows[ONE] = row
     accounts._refused.clear()  # ten seconds later
     assert platform.ticket(ONE)
+
+
+def test_a_removed_account_ends_also_where_it_was_never_met(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """A command, or the worker that has the admin's page: it withdraws what is in the store."""
+    store = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path)}
+    platform, other = Platform(sandbox, **store), Platform(sandbox, **store)
+    platform.ticket(ONE)
+    for each in (platform, other):
+        del each.rows[ONE]
+    with pytest.raises(UnknownAccount):
+        other.refresh(ONE)
+    holding = platform.wxjsapi._accounts_of(platform.app).at_hand[ONE].credentials.holding
+    runtime = platform.app.extensions["wxjsapi.engine"].runtime()
+    look = runtime.attend([(holding, holding.snapshot())])  # its next look at the store
+    assert look.done.wait(30)
+    with pytest.raises(UnknownAccount):
+        platform.ticket(ONE)
+    assert sandbox.calls == {"stable_token": 1, "getticket": 1}
+
+
+def test_refresh_raises_what_the_loader_did_at_the_first_question(platform: Platform) -> None:
+    """As it does later: the error itself."""
+    platform.rows[ONE] = {"APP_SECRET": 5}
+    with pytest.raises(WxJsApiError, match="APP_SECRET must be a string") as caught:
+        platform.refresh(ONE)
+    assert not isinstance(caught.value, TicketUnavailable)
 
 
 def test_signals_and_the_log_name_the_account(

@@ -1,4 +1,4 @@
-"""examples/accounts, examples/wecom and examples/central, run as their docstrings say."""
+"""examples/accounts, wecom, central and platform, run as their docstrings say."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ import requests
 
 from examples.accounts.app import create_app
 from flask_wxjsapi import Credential
-from flask_wxjsapi.sandbox import embedded
+from flask_wxjsapi.sandbox import Sandbox, embedded
 
-from .conftest import free_port, wait_until
+from .conftest import Valkey, free_port, wait_until
 from .processes import NO_CONTROL_SOCKET
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -277,11 +277,167 @@ def bearer_tokens(example: Example) -> set[str]:
     return found
 
 
+# -- platform --------------------------------------------------------------------------------------
+
+TEA, FLOWERS = "wx0000000000000001", "wx0000000000000003"
+WRONG, RIGHT = "not-the-secret-of-flowers", "open-sesame"
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which examples/platform keeps its accounts."""
+    path = tmp_path / "instance" / "accounts.sqlite3"
+    monkeypatch.setenv("FLASK_DATABASE", str(path))
+    return path
+
+
+def send(example: Example, path: str = "/accounts", **fields: str) -> requests.Response:
+    """What becomes of a form that the example's own page has sent."""
+    headers = {"Origin": example.url()}
+    return requests.post(example.url() + path, fields, headers=headers, timeout=30)
+
+
+def config_of(example: Example, app_id: str) -> requests.Response:
+    query = {"app_id": app_id, "url": f"{example.url()}/switch/?a=1"}
+    return requests.get(f"{example.url()}/wxjsapi/config", query, timeout=30)
+
+
+@pytest.mark.processes
+def test_platform(tmp_path: Path, table: Path) -> None:
+    """An account is added, mended and removed while the app runs; each step counts at once."""
+    with running("platform", tmp_path) as example:
+        example.wait()
+        # Nobody but its owner reads the secrets.
+        assert (table.stat().st_mode & 0o777, table.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+        pages = [example.read()]
+        assert pages[0].count("Not asked for yet") == 2
+        for app_id in (TEA, "wx0000000000000002"):
+            pages.append(example.read(f"/{app_id}/?a=1&b"))
+            config = call_argument("config", pages[-1])
+            assert config["appId"] == app_id
+            url = f"{example.url()}/{app_id}/?a=1&b"
+            assert verdict(pages[-1], {"appId": app_id}, config, url) == "config:ok"
+
+        pages.append(send(example, app_id=FLOWERS, name="Flowers", secret=WRONG).text)
+        assert "WeChat says 40125" in pages[-1]
+        assert "WXJSAPI_APP_SECRET is wrong" in pages[-1]
+        assert config_of(example, FLOWERS).status_code == 503
+        pages.append(send(example, f"/accounts/{FLOWERS}", name="Flowers", secret=RIGHT).text)
+        assert "40125" not in pages[-1]
+        assert pages[-1].count("Fresh, ends in 1") == 3
+        # A form without a secret leaves it as it is.
+        send(example, f"/accounts/{FLOWERS}", name="Flower stall", hosts=".flowers.test")
+        send(example, f"/accounts/{FLOWERS}/refresh")
+        pages.append(example.read(f"/{FLOWERS}/"))
+        assert "<h1>Flower stall</h1>" in pages[-1]
+        signed = config_of(example, FLOWERS).json()
+        url = f"{example.url()}/switch/?a=1"
+        assert verdict(pages[-1], {"appId": FLOWERS}, signed, url) == "config:ok"
+        query = {"app_id": FLOWERS, "url": "https://m.flowers.test/"}
+        assert requests.get(f"{example.url()}/wxjsapi/config", query, timeout=30).ok
+
+        pages.append(send(example, f"/accounts/{FLOWERS}/remove").text)
+        assert FLOWERS not in pages[-1].replace(f"<code>{FLOWERS}", "")
+        assert requests.get(f"{example.url()}/{FLOWERS}/", timeout=30).status_code == 404
+        assert config_of(example, FLOWERS).status_code == 404
+        # It was the wrong one.
+        send(example, app_id=FLOWERS, name="Flowers", secret=RIGHT)
+        assert config_of(example, FLOWERS).ok
+        listed = requests.get(f"{example.url()}/accounts", timeout=30).json()
+        assert {"appId": FLOWERS, "name": "Flowers"} in listed
+    # What a person typed is on no page and in no log, but for what the note says itself.
+    texts = [*pages, example.log.read_text()]
+    assert all(WRONG not in text for text in texts)
+    assert all(RIGHT not in text.replace(f"<code>{RIGHT}</code>", "") for text in texts)
+
+
+@pytest.mark.processes
+def test_platform_says_what_is_wrong_with_a_form(tmp_path: Path, table: Path) -> None:
+    """And keeps nothing of it; what was typed comes back, but for the secret."""
+    good = {"app_id": FLOWERS, "name": "Flowers", "secret": RIGHT, "hosts": "m.example.com"}
+    with running("platform", tmp_path) as example:
+        example.wait()
+        before = table.read_bytes()
+        for wrong, problem in (
+            ({"app_id": "wx-flowers"}, "An AppID is"),
+            ({"app_id": "0123456789abcdef0123456789abcdef"}, "An AppID is"),
+            ({"app_id": TEA}, "in the table already"),
+            ({"name": " "}, "A name has"),
+            ({"name": "x" * 51}, "A name has"),
+            ({"secret": ""}, "An AppSecret has"),
+            ({"secret": "in two parts"}, "An AppSecret has"),
+            ({"hosts": "m.example.com https://example.com"}, "https://example.com is no host"),
+        ):
+            answer = send(example, **(good | wrong))
+            assert (answer.status_code, answer.text.count(problem)) == (400, 1), answer.text
+            assert 'value="in two parts"' not in answer.text
+            assert f'value="{(good | wrong)["app_id"]}"' in answer.text
+        answer = send(example, f"/accounts/{TEA}", name="Tea", hosts="<b>")
+        assert (answer.status_code, answer.text.count("&lt;b&gt; is no host")) == (400, 1)
+        assert "<details open>" in answer.text
+        for path in ("", "/refresh"):
+            assert send(example, f"/accounts/{FLOWERS}{path}", **good).status_code == 404
+        for origin in (None, "null", "https://evil.test", example.url() + "0"):
+            for path in ("/accounts", f"/accounts/{TEA}", f"/accounts/{TEA}/remove"):
+                headers = {} if origin is None else {"Origin": origin}
+                url = example.url() + path
+                assert requests.post(url, good, headers=headers, timeout=30).status_code == 403
+        assert table.read_bytes() == before
+
+
+@pytest.mark.processes
+def test_platform_with_workers(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, valkey: Valkey
+) -> None:
+    """As the docstring starts them: they share each ticket, and know of a removed account."""
+    example = Example(free_port(), tmp_path / "log")
+    options = ["--bind", example.url()[7:], *NO_CONTROL_SOCKET]
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", " ".join(options))
+    monkeypatch.setenv("FLASK_CACHE_TYPE", "RedisCache")
+    monkeypatch.setenv("FLASK_CACHE_REDIS_URL", valkey.url)
+    monkeypatch.setenv("FLASK_WXJSAPI_SYNC_INTERVAL", "0.2")
+    source = (EXAMPLES / "platform" / "app.py").read_text()
+    (command,) = re.findall(r"^    gunicorn (.*)$", source, flags=re.M)
+    with Sandbox().serve() as sandbox, example.log.open("wb") as log:
+        sandbox.add_account(FLOWERS, RIGHT)
+        monkeypatch.setenv("FLASK_WXJSAPI_API_BASE_URL", sandbox.url)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", *shlex.split(command)],
+            cwd=EXAMPLES.parent,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            example.wait()
+            assert "There is no account yet." in example.read()
+            send(example, app_id=FLOWERS, name="Flowers", secret=RIGHT)
+            page = example.read(f"/{FLOWERS}/")
+            assert "/sandbox/bridge.js" not in page
+            for _ in range(20):
+                signed = config_of(example, FLOWERS).json()
+                question = {key: signed[key] for key in ("appId", *SIGNED)}
+                url = f"{example.url()}/switch/?a=1"
+                assert sandbox.verify(**question, url=url) == "config:ok"
+            assert dict(sandbox.calls) == {"stable_token": 1, "getticket": 1}
+            send(example, f"/accounts/{FLOWERS}/remove")
+
+            def are_all_404() -> bool:
+                return all(config_of(example, FLOWERS).status_code == 404 for _ in range(20))
+
+            wait_until(are_all_404, what="every worker knows that it is gone")
+            assert dict(sandbox.calls) == {"stable_token": 1, "getticket": 1}
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+    assert "Traceback" not in example.log.read_text()
+    assert RIGHT not in example.log.read_text()
+
+
 # -- all -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("name", ["accounts", "wecom", "central"])
+@pytest.mark.parametrize("name", ["accounts", "wecom", "central", "platform"])
 def test_a_port_that_cannot_be(name: str) -> None:
     """The error names it."""
     result = subprocess.run(

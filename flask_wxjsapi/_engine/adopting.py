@@ -22,6 +22,8 @@ def take_over(
         ahead = snapshot.adopt(stored, now, clock.monotonic(), holding.times.ahead)
         if ahead is not None:
             _tell_of_clocks(holding, snapshot.kind, ahead, clock.monotonic())
+        if held is not None and holding.reload is not None:
+            holding.is_outdated = True
         forget_back_offs(holding, snapshot)
         return True
     if held is None or holding.state(snapshot, now) is State.INVALID:

@@ -8,7 +8,7 @@ from .._credential import State
 from .limit import REFRESH, VERIFY, Limit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Purpose:
     """What a renewal is for, and so what it may do.
 
@@ -33,6 +33,7 @@ class Purpose:
 
 
 LOOK = Purpose(0, asks=False)  #: what does the store have?
+HEAR = Purpose(0, asks=False)  #: what does an account's loader say, since another process asked?
 KEEP = Purpose(1)  #: the thread keeps what is due warm
 CHECK = Purpose(2, limit=VERIFY)  #: is the ticket still the one that WeChat names?
 NEED = Purpose(3, waits=True)  #: a reader has nothing valid

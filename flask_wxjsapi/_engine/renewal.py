@@ -27,8 +27,8 @@ from .adopting import forget_back_offs, take_over
 from .asking import Question, cleaned
 from .back_off import BackOff, latest
 from .clock import Clock
-from .limit import Limit
-from .purpose import CHECK, FORCE, Purpose
+from .limit import REFRESH, Limit
+from .purpose import CHECK, FORCE, HEAR, Purpose
 from .snapshot import Holding, Snapshot
 
 #: errcodes by which WeChat refuses an access token on another call.
@@ -114,6 +114,7 @@ class Renewal:
         self._handed_out: Credential | None = None  # from the store, while this goes on
         self._asked: Snapshot | None = None  # that the upstream is being asked for
         self._was_rejected = False
+        self._is_changed = False  # the account: it is another question to WeChat
         self._verdict: str | None = None  # on a page's signature
 
     @property
@@ -185,7 +186,7 @@ class Renewal:
     def _end(self, error: WxJsApiError | None) -> None:
         """Share the outcome, then give the lease back: no reader waits for the store."""
         is_first = self._means.ended(self)
-        failed = self._asked if error is not None and is_first else None
+        failed = self._asked if error is not None and is_first and self.purpose.asks else None
         last = failed.back_off if failed else None
         if failed is not None and error is not None:
             # An attempt with a rejected token takes three calls: its pause is three times as long.
@@ -225,6 +226,9 @@ class Renewal:
             self.holding.times.timeout + GRACE,
             self._clock.time,
         )
+        if self.purpose is HEAR:
+            self._reload(session)
+            return False
         signed_with = self.snapshot.credential
         if self._is_settled(session):
             return False
@@ -251,11 +255,12 @@ class Renewal:
             return False  # the page's next try is signed with the newer one
         if not self._may_ask(session):
             return False
+        # What a person has changed of the account is heard however soon after the last refresh().
         if self._reload(session):
             session.release_lease()
             return True
         limit = self.purpose.limit
-        if limit is None or self._is_allowed(limit, session):
+        if limit is None or self._is_changed or self._is_allowed(limit, session):
             (self._check if self.purpose is CHECK else self._renew)(session)
         return False
 
@@ -267,7 +272,8 @@ class Renewal:
         """
         if self.holding.reload is None:
             return False
-        self._asked = self.snapshot
+        self.holding.is_outdated = False
+        self._asked, digest = self.snapshot, self.holding.digest
         try:
             is_other = self.holding.reload()
         except UnknownAccount:
@@ -275,6 +281,7 @@ class Renewal:
             self._end_account(session)
             raise
         self._asked = None
+        self._is_changed |= self.holding.digest != digest
         return is_other
 
     def _end_account(self, session: StoreSession) -> None:
@@ -286,6 +293,7 @@ class Renewal:
             held = snapshot.credential
             if held is not None and self.holding.state(snapshot, self._now()) is not State.INVALID:
                 self._withdraw(snapshot, held, session)
+            session.drop_note(REFRESH.note_of(snapshot.kind))  # it may be added again at once
         self.holding.gone()
         self._tell(
             logging.INFO,

@@ -21,7 +21,7 @@ from ..errors import WxJsApiError
 from .adopting import take_over
 from .clock import Clock
 from .loading import Loading
-from .purpose import KEEP, Purpose
+from .purpose import HEAR, KEEP, Purpose
 from .renewal import GRACE, Means, Renewal, is_under_way, under_way
 from .schedule import Schedule
 from .snapshot import Holding, Snapshot
@@ -504,6 +504,8 @@ class Look:
             if not has_it or self._is_due(holding, snapshot, is_store_up=found is not None):
                 self.renewed.add((holding, snapshot))
                 runtime.renew(holding, snapshot, KEEP)
+            elif holding.is_outdated:
+                runtime.renew(holding, snapshot, HEAR)
 
     def _is_due(self, holding: Holding, snapshot: Snapshot, *, is_store_up: bool) -> bool:
         runtime, now = self._runtime, self._runtime.clock.time()

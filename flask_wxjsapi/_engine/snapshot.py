@@ -199,6 +199,8 @@ class Holding:
     limited: dict[str, list[float]] = field(default_factory=dict)
     clocks_told_at: float = -math.inf  # monotonic
     checked_at: float = -math.inf  # when a page's complaint was last looked into
+    #: Another process has renewed it, which may have heard something else of its loader.
+    is_outdated: bool = False
 
     @property
     def always_warm(self) -> tuple[str, ...]:
@@ -227,7 +229,8 @@ class Holding:
         return keys.of("lease") != old_keys.of("lease")
 
     def snapshot(self, kind: str = JSAPI_TICKET) -> Snapshot:
-        return self.snapshots.setdefault(kind, Snapshot(kind))
+        found = self.snapshots.get(kind)
+        return self.snapshots.setdefault(kind, Snapshot(kind)) if found is None else found
 
     def chain(self, snapshot: Snapshot) -> list[Snapshot]:
         """A snapshot and, behind it, the one it is fetched with."""

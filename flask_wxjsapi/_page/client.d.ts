@@ -9,6 +9,8 @@ export interface Share {
 }
 
 export interface ConfigOptions {
+  /** Which of several accounts the page is for; by default the one of WXJSAPI_APP_ID. */
+  appId?: string;
   /** The JS-SDK functions the page uses; by default WXJSAPI_JS_API_LIST. */
   jsApiList?: string[];
   /** The open tags (开放标签) it uses; by default WXJSAPI_OPEN_TAG_LIST. */

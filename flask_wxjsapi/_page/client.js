@@ -40,7 +40,7 @@
     const urls = { landing: landing, current: withoutHash(location.href) };
     if (options.page) kind = options.page;
     const attempt = async (which, isRejected) =>
-      verdict(wx, bridge, settingsFor(options, await sign(urls[which], isRejected)));
+      verdict(wx, bridge, settingsFor(options, await sign(urls[which], isRejected, options.appId)));
     let errMsg = await attempt(kind, false);
     if (/invalid signature/.test(errMsg)) {
       const other = kind === "landing" ? "current" : "landing";
@@ -56,8 +56,9 @@
     return wx;
   }
 
-  async function sign(url, isRejected) {
-    const query = "?url=" + encodeURIComponent(url) + (isRejected ? "&rejected=1" : "");
+  async function sign(url, isRejected, appId) {
+    let query = "?url=" + encodeURIComponent(url) + (isRejected ? "&rejected=1" : "");
+    if (appId != null) query += "&app_id=" + encodeURIComponent(appId);
     const asked = fetch(new URL("config", script) + query, { cache: "no-store" }).then((response) =>
       response.json().then((answer) => [response, answer], () => [response, {}]),
     );

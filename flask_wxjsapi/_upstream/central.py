@@ -56,7 +56,9 @@ class CentralServer:
         advice = {
             400: f"{told} Do both apps have the same PLATFORM, and AGENT_ID where that is WeCom?",
             401: "It does not know CENTRAL_TOKEN: compare it with its CENTRAL_TOKENS.",
-            404: "CENTRAL_URL must be its URL_PREFIX as a full URL, and it needs CENTRAL_TOKENS.",
+            404: f"{told} Compare APP_ID with its own, or with what its account_loader knows."
+            if told
+            else "CENTRAL_URL must be its URL_PREFIX as a full URL, and it needs CENTRAL_TOKENS.",
             503: f"{told} Look at flask wxjsapi doctor there.",
         }.get(status, told or "CENTRAL_URL must be where it is itself, without a redirect.")
         host = urlsplit(self._url).netloc

@@ -45,6 +45,7 @@ class Site:
     def __init__(self, app: Flask, wxjsapi: WxJsApi, sandbox: Sandbox, head: str = "") -> None:
         self.app, self.wxjsapi, self.sandbox, self.head = app, wxjsapi, sandbox, head
         self.asked: list[tuple[str, bool]] = []  # what the endpoint was asked for, and rejected
+        self.accounts: list[str | None] = []  # and for which account
         self.policy = ""
         self.url = ""
         app.before_request(self._note)
@@ -54,6 +55,7 @@ class Site:
     def _note(self) -> None:
         if request.path == "/wxjsapi/config":
             self.asked.append((request.args["url"], "rejected" in request.args))
+            self.accounts.append(request.args.get("app_id"))
 
     def _page(self, path: str = "") -> Response:
         nonce = ' nonce="n0nce"' if self.policy else ""
@@ -523,6 +525,128 @@ def test_a_strict_policy(site: Site, open_phone: OpenPhone) -> None:
     assert [line for line in phone.console if "Content Security Policy" in line] == []
 
 
+# -- one of several accounts -----------------------------------------------------------------------
+
+ACCOUNTS = {"wx-tea": "secret-of-tea", "wx-books": "secret-of-books"}
+
+
+@pytest.fixture
+def shop(make_site: Callable[..., Site], sandbox: Sandbox) -> Site:
+    """A page of three accounts: the app's own, and two that come at run time."""
+    site = make_site()
+    for app_id, secret in ACCOUNTS.items():
+        sandbox.add_account(app_id, secret)
+
+    @site.wxjsapi.account_loader
+    def load(app_id: str) -> dict[str, str] | None:
+        if app_id == "wx-broken":
+            raise OSError("the database is away")
+        return {"APP_SECRET": ACCOUNTS[app_id]} if app_id in ACCOUNTS else None
+
+    return site
+
+
+def note_app_ids(phone: Phone) -> None:
+    """Have ``window.seen`` name the account of each ``wx.config`` that WeChat judges."""
+    phone.page.evaluate(
+        """() => {
+          window.seen = [];
+          const { invoke } = WeixinJSBridge;
+          WeixinJSBridge.invoke = (name, args, callback) => {
+            if (name === "preVerifyJSAPI") seen.push(args.verifyAppId);
+            invoke(name, args, callback);
+          };
+        }"""
+    )
+
+
+@pytest.mark.parametrize("user_agent", [ANDROID, IPHONE], ids=["android", "ios"])
+def test_accounts_take_turns_on_one_page(
+    shop: Site, open_phone: OpenPhone, user_agent: str
+) -> None:
+    """Each is accepted at the first try, whichever came before; without one it is the app's own."""
+    phone = open_phone(user_agent)
+    phone.page.goto(shop.url + "/landing")
+    note_app_ids(phone)
+    named = ["wx-tea", "wx-books", None, "wx-tea"]
+    for number, app_id in enumerate(named):
+        push(phone, f"/{number}")
+        assert attempt(phone, {"appId": app_id} if app_id else {}) == "config:ok"
+    assert shop.accounts == named
+    judged = [app_id or shop.sandbox.app_id for app_id in named]
+    assert phone.page.evaluate("() => seen") == judged
+    assert [is_rejected for _, is_rejected in shop.asked] == [False] * 4
+    assert phone.errors == []
+
+
+def test_accounts_that_are_called_at_the_same_time(shop: Site, open_phone: OpenPhone) -> None:
+    """They take turns as well; one that does not exist holds up no other."""
+    phone = open_phone()
+    phone.page.goto(shop.url)
+    note_app_ids(phone)
+    outcomes = phone.page.evaluate(
+        """() => Promise.all(
+          ["wx-tea", "wx-none", "wx-books", "wx-tea"].map((appId) => attempt({ appId })))"""
+    )
+    assert outcomes == ["config:ok", "There is no such account.", "config:ok", "config:ok"]
+    assert phone.page.evaluate("() => seen") == ["wx-tea", "wx-books", "wx-tea"]
+
+
+def test_what_one_account_learns_of_the_phone_is_true_of_all(
+    shop: Site, open_phone: OpenPhone
+) -> None:
+    """Which address is compared is not the account's."""
+    phone = open_phone(ANDROID)
+    phone.page.goto(shop.url + "/landing")
+    push(phone, "/first")
+    assert attempt(phone, {"appId": "wx-tea", "page": "landing"}) == "config:ok"
+    assert attempt(phone, {"appId": "wx-books"}) == "config:ok"
+    landing, first = (shop.url + path for path in ("/landing", "/first"))
+    assert shop.asked == [(landing, False), (first, True), (first, False)]
+    assert shop.accounts == ["wx-tea", "wx-tea", "wx-books"]
+
+
+def test_the_complaint_names_the_account(
+    shop: Site, open_phone: OpenPhone, sandbox: Sandbox
+) -> None:
+    """WeChat has forgotten the ticket of one; that one is verified, and heals."""
+    with shop.app.app_context():
+        assert shop.wxjsapi.account("wx-tea").ticket
+    sandbox.remove_account("wx-tea")
+    sandbox.add_account("wx-tea", ACCOUNTS["wx-tea"])
+    phone = open_phone()
+    phone.page.goto(shop.url)
+    assert attempt(phone, {"appId": "wx-tea"}) == "config:ok"
+    assert attempt(phone, {"appId": "wx-books"}) == "config:ok"
+    assert shop.accounts == ["wx-tea", "wx-tea", "wx-books"]
+    assert [is_rejected for _, is_rejected in shop.asked] == [False, True, False]
+
+
+@pytest.mark.parametrize("app_id", ["wx-none", "", "wx-tea&rejected=1", "https://x.test/?a=1#b"])
+def test_an_account_that_does_not_exist(shop: Site, open_phone: OpenPhone, app_id: str) -> None:
+    """The server says so, whatever is in the AppID; an empty one is not the app's own."""
+    phone = open_phone()
+    phone.page.goto(shop.url)
+    assert attempt(phone, {"appId": app_id}) == "There is no such account."
+    assert shop.accounts == [app_id]
+    assert phone.errors == []
+
+
+def test_an_account_that_cannot_be_loaded(shop: Site, open_phone: OpenPhone) -> None:
+    """The server's words again."""
+    phone = open_phone()
+    phone.page.goto(shop.url)
+    assert attempt(phone, {"appId": "wx-broken"}) == "There is no WeChat ticket at the moment."
+    assert attempt(phone, {"appId": "wx-tea"}) == "config:ok"
+
+
+def test_an_account_where_none_comes_at_run_time(site: Site, open_phone: OpenPhone) -> None:
+    """The server says what is missing."""
+    phone = open_phone()
+    phone.page.goto(site.url)
+    assert "there is no account_loader" in attempt(phone, {"appId": "wx-tea"})
+
+
 # -- as a module, and from another host ------------------------------------------------------------
 
 MODULE = """<!doctype html><meta charset="utf-8">
@@ -589,7 +713,7 @@ USES = {
         config({ jsApiList: ["scanQRCode"], openTagList: [], share, page: "landing" })
           .then((wx) => wx.scanQRCode({ needResult: 1 }));
         window.wxjsapi.config();
-        wxjsapi.config({});
+        wxjsapi.config({ appId: "wx0123456789abcdef" });
     """,
     "bad.ts": """
         import { config } from "./client";
@@ -597,6 +721,7 @@ USES = {
         config({ apis: [] });
         config({ share: { desc: "no title" } });
         config({ page: "first" });
+        config({ appId: 7 });
     """,
 }
 
@@ -604,7 +729,7 @@ USES = {
 @pytest.mark.slow
 def test_the_types(modules: Path, tmp_path: Path) -> None:
     """TypeScript accepts what works and refuses what does not."""
-    source = Path(flask_wxjsapi.__file__).parent / "client.d.ts"
+    source = Path(flask_wxjsapi.__file__).parent / "_page" / "client.d.ts"
     (tmp_path / "client.d.ts").write_text(source.read_text())
     for name, text in USES.items():
         (tmp_path / name).write_text(text)
@@ -612,7 +737,7 @@ def test_the_types(modules: Path, tmp_path: Path) -> None:
     command = ["node", str(tsc), "--noEmit", "--strict", "--lib", "es2020,dom", *USES]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     found = re.findall(r"^(\w+)\.ts\((\d+),", result.stdout, flags=re.M)
-    assert found == [("bad", str(line)) for line in (3, 4, 5, 6)], result.stdout
+    assert found == [("bad", str(line)) for line in (3, 4, 5, 6, 7)], result.stdout
 
 
 def test_the_query_of_a_page_survives_the_way(site: Site, open_phone: OpenPhone) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from flask_wxjsapi import WxJsApiError
+from flask_wxjsapi._engine.renewal import under_way
 from flask_wxjsapi._engine.runtime import Engine
 
 from ..conftest import FakeClock
@@ -32,10 +33,11 @@ class Loaders:
     def spawn(self, name: str, target: Callable[[], None]) -> None:
         (self.targets.append if name == "wxjsapi-loading" else lambda run: run())(target)
 
-    def load(self, key: str, timeout: float = 0.0) -> str:
+    def load(self, key: str, timeout: float = 0.0, load: Callable[[], None] | None = None) -> str:
         """What comes of wanting an account: nothing, or an error's text."""
+        ask = load or (lambda: self.answers.append(key))
         try:
-            self.runtime.load(key, lambda: self.answers.append(key), lambda: None, 10, timeout)
+            self.runtime.load(key, ask, lambda: None, 10, timeout)
         except WxJsApiError as error:
             return str(error)
         return ""
@@ -119,3 +121,43 @@ def test_the_error_of_a_loader_is_each_callers_own(loaders: Loaders) -> None:
             loaders.runtime.load("one", fail, lambda: None, 10, 10)
         errors.append(caught.value)
     assert errors[0] is not errors[1]
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (says(40001), "WeChat says 40001"),
+        (ValueError("secret"), "Loading an account broke: ValueError"),
+        (SystemExit("secret"), "Loading an account broke: SystemExit"),
+    ],
+)
+def test_what_goes_wrong_is_raised_as_ours(
+    loaders: Loaders, raised: BaseException, said: str
+) -> None:
+    """Without the text of others'."""
+
+    def load() -> None:
+        raise raised
+
+    loaders.spawn = lambda name, target: target()  # type: ignore[method-assign]
+    loaders.runtime.threads._spawn = loaders.spawn
+    problem = loaders.load("one", load=load)
+    assert problem.startswith(said)
+    assert "secret" not in problem
+
+
+def test_code_that_a_renewal_has_called_loads_nothing(loaders: Loaders) -> None:
+    """It might wait for itself."""
+    with under_way():
+        assert "by code that a renewal has called" in loaders.load("one")
+    assert loaders.targets == []
+
+
+def test_where_three_threads_hang_nothing_is_loaded(loaders: Loaders, clock: FakeClock) -> None:
+    """None is started until one comes back."""
+    for key in ("one", "two", "three"):
+        loaders.load(key)
+    clock.advance(15)
+    assert "3 threads of this process hang" in loaders.load("four")
+    loaders.targets[0]()
+    assert loaders.load("four") == LATE
