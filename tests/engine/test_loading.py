@@ -75,7 +75,10 @@ def test_who_comes_after_the_time_is_over_does_not_wait(loaders: Loaders, clock:
     """It takes ten seconds of one reader, and not of each."""
     loaders.load("one")
     clock.advance(10)
+    waits: list[float] = []
+    loaders.runtime._loadings["one"].done.wait = waits.append  # type: ignore[assignment]
     assert loaders.load("one", timeout=60) == LATE
+    assert waits == [0.0]
     clock.advance(5)
     assert loaders.load("one", timeout=60) == "The account_loader hangs."
 

@@ -9,6 +9,9 @@ LIMIT = "engine/test_limit.py::test_"
 MODEL = "engine/test_model.py"
 READING = "engine/test_reading.py::test_"
 LOADER = "test_account_loader.py::test_"
+LOADING = "engine/test_loading.py::test_"
+MEMORY = "test_account_memory.py::test_"
+RACES = "test_account_races.py::test_"
 RELOAD = "engine/test_reload.py::test_"
 RENEWAL = "engine/test_renewal.py::test_"
 RUNTIME = "engine/test_runtime.py::test_"
@@ -1714,5 +1717,61 @@ MUTANTS = [
             " % htmlsafe_json_dumps(str(load(source)))",
         ),
         "test_extension.py::test_nonce_stands_on_both_tags",
+    ),
+    Mutant(
+        "each reader asks a loader that hangs",
+        "_engine/runtime.py",
+        "Runtime.load",
+        takes("self._loadings.setdefault", "made"),
+        f"{LOADING}an_account_whose_loader_hangs_costs_one_thread",
+    ),
+    Mutant(
+        "each reader waits for a loader that hangs",
+        "_engine/runtime.py",
+        "Runtime.load",
+        takes("min", "timeout"),
+        f"{LOADING}who_comes_after_the_time_is_over_does_not_wait",
+    ),
+    Mutant(
+        "an account loses a thread with each renewal",
+        "_engine/threads.py",
+        "Threads.has_lost",
+        returns("False"),
+        f"{RUNTIME}of_many_accounts_each_may_lose_one_thread",
+    ),
+    Mutant(
+        "questions of what was changed stand in the readers' queue",
+        "_engine/runtime.py",
+        "Runtime.renew",
+        takes("HEAR", "KEEP"),
+        f"{RUNTIME}who_hears_what_was_changed_keeps_no_reader_waiting",
+    ),
+    Mutant(
+        "nobody looks at the store in a pause",
+        "_engine/reading.py",
+        "Credentials._wait_for",
+        without("_look_behind"),
+        f"{READING}what_another_process_has_put_right_is_seen_in_a_pause",
+    ),
+    Mutant(
+        "without a thread accounts stay for ever",
+        "_accounts.py",
+        "Accounts._add",
+        without("_drop_what_nobody_reads"),
+        f"{MEMORY}without_a_thread_what_nobody_reads_is_dropped_when_another_comes",
+    ),
+    Mutant(
+        "an account takes its successor along",
+        "_accounts.py",
+        "Accounts._forget",
+        if_is("account", True),
+        f"{RACES}the_end_of_an_account_is_not_that_of_the_one_that_came_after_it",
+    ),
+    Mutant(
+        "what only another process reads outlives its account",
+        "_engine/renewal.py",
+        "Renewal._end_account",
+        takes("KINDS", "list(self.holding.snapshots)"),
+        f"{RACES}a_removed_account_ends_with_all_its_tickets",
     ),
 ]
