@@ -15,7 +15,7 @@ from ._account import Host
 from ._accounts import ACCOUNTS, Accounts, Loader
 from ._engine.runtime import Engine
 from ._error_text import describe
-from ._js_api import AccountJsApi, JsApi
+from ._js_api import JsApi
 from ._settings import Settings
 from ._telling import tell
 from ._tools.cli import commands
@@ -54,7 +54,7 @@ class WxJsApi(JsApi):
     def __init__(self, app: Flask | None = None, *, name: str = "default") -> None:
         if not _NAME.fullmatch(name):
             raise RuntimeError(f"name must be a lower-case identifier such as 'shop', got {name!r}")
-        self.name = name
+        super().__init__(name, None)
         self._loader: Loader | None = None
         if app is not None:
             self.init_app(app)
@@ -129,7 +129,7 @@ class WxJsApi(JsApi):
         """
         if not isinstance(app_id, str):  # None would name the account in the app's config
             raise RuntimeError(f"app_id must be a string, not {type(app_id).__name__}.")
-        return AccountJsApi(self.name, app_id)
+        return JsApi(self.name, app_id)
 
     # -- for the operator ------------------------------------------------------------------------
 

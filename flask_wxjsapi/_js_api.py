@@ -33,10 +33,11 @@ class JsApi:
     account that its loader does not know.
     """
 
-    #: The extension's name.
-    name: str
-    #: The AppID; None for the account in the app's config.
-    app_id: str | None = None
+    def __init__(self, name: str, app_id: str | None) -> None:
+        #: The extension's name.
+        self.name = name
+        #: The AppID; None for the account in the app's config.
+        self.app_id = app_id
 
     @property
     def ticket(self) -> str:
@@ -84,15 +85,15 @@ class JsApi:
             A hash is cut off.
         :raises TicketUnavailable: when there is no ticket.
         """
-        timeout = None
         try:
-            account: Account = (
-                _app_context().app.extensions[ACCOUNTS][self.name].at_hand[self.app_id]
-            )
+            accounts = _app_context().app.extensions[ACCOUNTS][self.name]
+            account: Account = accounts.at_hand[self.app_id]
         except (LookupError, RuntimeError):
             account, timeout = self._find()  # which says what is wrong
+            page = _page(account.settings, url)
+            return account.config(page, js_api_list, open_tag_list, debug, timeout)
         page = _page(account.settings) if url is None else whole_url(url)
-        return account.config(page, js_api_list, open_tag_list, debug, timeout)
+        return account.config(page, js_api_list, open_tag_list, debug)
 
     def agent_config(
         self, js_api_list: Iterable[str] | None = None, url: str | None = None
@@ -187,14 +188,6 @@ class JsApi:
                 f"This WxJsApi (name={self.name!r}) is not registered with the current app: call "
                 "wxjsapi.init_app(app) where the app is made."
             ) from None
-
-
-class AccountJsApi(JsApi):
-    """An account that comes at run time."""
-
-    def __init__(self, name: str, app_id: str) -> None:
-        self.name = name
-        self.app_id = app_id
 
 
 def _page(settings: Settings, url: str | None = None) -> str:

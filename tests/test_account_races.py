@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -341,6 +344,46 @@ def test_one_extension_that_closes_leaves_the_other_its_thread(sandbox: Sandbox)
     assert len(threads_of(platform.app)) == 1
     shop.close(platform.app)
     wait_until(lambda: not threads_of(platform.app))
+
+
+# -- forked ----------------------------------------------------------------------------------------
+
+
+def _tell(platform: Platform, pipe: Any) -> None:
+    pipe.send([platform.ticket(app_id) for app_id in SECRETS])
+
+
+@pytest.mark.processes
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_child_that_is_forked_between_question_and_answer_asks_for_itself(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """What its parent has learnt it knows, and it waits for no thread that it does not have."""
+    platform = Platform(sandbox, CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    may_answer, load, parent = threading.Event(), platform.load, os.getpid()
+
+    def load_late(app_id: str) -> Mapping[str, Any] | None:
+        if app_id == TWO and os.getpid() == parent:
+            platform.asked.append(app_id)
+            may_answer.wait(60)
+        return load(app_id)
+
+    platform.wxjsapi.account_loader(load_late)
+    tickets = [platform.ticket(ONE)]
+    reader = threading.Thread(target=lambda: tickets.append(platform.ticket(TWO)))
+    reader.start()
+    wait_until(lambda: TWO in platform.asked)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_tell, args=(platform, theirs))
+    child.start()
+    assert ours.poll(60)
+    childs = ours.recv()
+    child.join(60)
+    may_answer.set()
+    reader.join(60)
+    assert childs == tickets
+    assert sandbox.calls == {"stable_token": 2, "getticket": 2}
 
 
 def test_accounts_of_a_loader_keep_no_app(sandbox: Sandbox) -> None:

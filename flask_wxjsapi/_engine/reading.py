@@ -114,8 +114,8 @@ class Credentials:
         return held
 
     def _look_behind(self, runtime: Runtime, snapshot: Snapshot) -> None:
-        """Without the thread a reader sees to it, and waits for nothing: what another process has
-        renewed is here after its look, what is STALE is renewed.
+        """Where the thread does not see to it a reader does, and waits for nothing: what another
+        process has renewed is here after its look, what is STALE is renewed.
         """
         now = self._time()
         if 0 <= now - snapshot.looked_at < self.holding.times.interval:
@@ -140,7 +140,9 @@ class Credentials:
             # it does not keep, a reader has tried again behind; without it one reader tries.
             failure, is_new = snapshot.failure, False
             sees_to_it = has_thread and runtime.is_kept(self.holding, snapshot)
-            if not sees_to_it and not self._is_resting(snapshot):
+            if not sees_to_it and self._is_resting(snapshot):
+                self._look_behind(runtime, snapshot)  # another process may have put it right
+            elif not sees_to_it:
                 renewal, is_new = runtime.renew(self.holding, snapshot, NEED)
             if has_thread or not is_new:
                 raise self._unavailable(snapshot, failure)

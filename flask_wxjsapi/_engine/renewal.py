@@ -349,6 +349,7 @@ class Renewal:
     def _look(self, snapshot: Snapshot, session: StoreSession) -> bool:
         """Adopt what the store has, if it is newer; False when it lost what we hold."""
         stored = session.find(snapshot.kind)
+        snapshot.looked_at = self._now()
         return not session.answers(snapshot.kind) or take_over(
             self.holding, snapshot, stored, self._clock, self._means.stores.of(self.holding.plan)
         )

@@ -104,7 +104,7 @@ class Runtime:
                 renewal = Renewal(holding, snapshot, purpose, self._means, page)
                 self._flights[snapshot] = renewal
                 self._turns.put(renewal)
-            if purpose is not KEEP and not renewal.is_awaited:
+            if purpose not in (KEEP, HEAR) and not renewal.is_awaited:
                 self._turns.prefer(renewal)
         self._start_waiting()
         return renewal, is_new

@@ -127,8 +127,8 @@ def test_the_error_of_a_loader_is_each_callers_own(loaders: Loaders) -> None:
     ("raised", "said"),
     [
         (says(40001), "WeChat says 40001"),
-        (ValueError("secret"), "Loading an account broke: ValueError"),
-        (SystemExit("secret"), "Loading an account broke: SystemExit"),
+        (ValueError("of-others"), "Loading an account broke: ValueError"),
+        (SystemExit("of-others"), "Loading an account broke: SystemExit"),
     ],
 )
 def test_what_goes_wrong_is_raised_as_ours(
@@ -143,7 +143,7 @@ def test_what_goes_wrong_is_raised_as_ours(
     loaders.runtime.threads._spawn = loaders.spawn
     problem = loaders.load("one", load=load)
     assert problem.startswith(said)
-    assert "secret" not in problem
+    assert "of-others" not in problem
 
 
 def test_code_that_a_renewal_has_called_loads_nothing(loaders: Loaders) -> None:

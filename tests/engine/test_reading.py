@@ -1643,6 +1643,50 @@ def test_with_the_thread_no_reader_pays_for_a_kind_that_was_never_had(cluster: C
     assert tried
 
 
+@pytest.mark.parametrize("has_thread", [True, False])
+def test_what_another_process_has_put_right_is_seen_in_a_pause(
+    cluster: Cluster, has_thread: bool
+) -> None:
+    """A wrong secret brings 900 s of it, and ``refresh()`` elsewhere ends it. The thread keeps only
+    what was had once.
+    """
+    worker, other = cluster.worker(sync_interval=5), cluster.worker()
+    worker.has_thread = has_thread
+    worker.holding.reload = lambda: False
+    cluster.upstream.faults[ACCESS_TOKEN] = [says(40125)]
+    with pytest.raises(TicketUnavailable):
+        worker.ticket()
+    other.provider.refresh()
+    cluster.clock.advance(5.1)
+    with pytest.raises(TicketUnavailable):
+        worker.ticket()  # which looks behind, and waits for nothing
+    assert worker.ticket() == "jsapi_ticket-1"
+    assert cluster.calls == (2, 1)
+
+
+@pytest.mark.parametrize("has_thread", [True, False])
+def test_readers_in_a_pause_look_once_in_an_interval(cluster: Cluster, has_thread: bool) -> None:
+    """And ask WeChat for nothing."""
+    worker = cluster.worker(sync_interval=5)
+    worker.has_thread = has_thread
+    worker.holding.reload = lambda: False
+    cluster.upstream.always[ACCESS_TOKEN] = says(40125)
+    looks: list[int] = []
+    attend = worker.provider.runtime.attend
+
+    def count(entries: Any) -> Any:
+        looks.append(len(entries))
+        return attend(entries)
+
+    worker.provider.runtime.attend = count  # type: ignore[method-assign]
+    for _ in range(110):
+        with pytest.raises(TicketUnavailable):
+            worker.ticket()
+        cluster.clock.advance(0.1)
+    assert looks == [1, 1]
+    assert cluster.calls == (1, 0)
+
+
 def test_a_failed_token_makes_an_account_doubtful(cluster: Cluster) -> None:
     """Four of the eight are enough for accounts whose token fails."""
     worker = cluster.worker()

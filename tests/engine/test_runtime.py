@@ -18,7 +18,7 @@ from flask import Flask
 
 from flask_wxjsapi import WxJsApi
 from flask_wxjsapi._engine.back_off import BackOff
-from flask_wxjsapi._engine.purpose import FORCE, KEEP, LOOK, NEED, Purpose
+from flask_wxjsapi._engine.purpose import FORCE, HEAR, KEEP, LOOK, NEED, Purpose
 from flask_wxjsapi._engine.renewal import Renewal
 from flask_wxjsapi._engine.runtime import Engine, Look, Runtime
 from flask_wxjsapi._engine.snapshot import Snapshot
@@ -796,6 +796,15 @@ def test_without_a_timer_the_queue_goes_on_when_one_ends(clock: FakeClock) -> No
         hanging.want(f"kind-{number}")
     hanging.targets[0]()
     assert len(hanging.targets) == 9
+
+
+def test_who_hears_what_was_changed_keeps_no_reader_waiting(hanging: Hanging) -> None:
+    """A wave of renewals elsewhere, and a loader that is slow: nobody waits for its answers."""
+    for number in range(40):
+        hanging.want(f"heard-{number}", HEAR)
+    assert len(hanging.begun) == 4
+    hanging.want("a reader's")
+    assert "a reader's" in hanging.begun
 
 
 def test_one_that_hangs_makes_room(hanging: Hanging, clock: FakeClock) -> None:

@@ -8,6 +8,8 @@ BACK_OFF = "engine/test_back_off.py::test_"
 LIMIT = "engine/test_limit.py::test_"
 MODEL = "engine/test_model.py"
 READING = "engine/test_reading.py::test_"
+LOADER = "test_account_loader.py::test_"
+RELOAD = "engine/test_reload.py::test_"
 RENEWAL = "engine/test_renewal.py::test_"
 RUNTIME = "engine/test_runtime.py::test_"
 SCHEDULE = "engine/test_schedule.py::test_"
@@ -866,7 +868,7 @@ MUTANTS = [
         "stale ticket renewed by every process while the store is down",
         "_engine/renewal.py",
         "Renewal._may_ask",
-        if_is("is_sound", False),
+        returns("True"),
         f"{RENEWAL}nobody_asks_for_what_still_does_while_the_store_is_down",
     ),
     Mutant(
@@ -1039,7 +1041,7 @@ MUTANTS = [
         "overdue renewal fails a second time",
         "_engine/renewal.py",
         "Renewal._end",
-        gives("error is not None and is_first", "error is not None"),
+        gives("error is not None and is_first and self.purpose.asks", "error is not None"),
         f"{RENEWAL}what_one_that_hung_fails_with_at_last_counts_no_more",
     ),
     Mutant(
@@ -1211,7 +1213,7 @@ MUTANTS = [
         "what hung ends twice",
         "_engine/runtime.py",
         "Runtime._ended",
-        if_is("_running", False),
+        if_is("under_way.pop", False),
         f"{RUNTIME}one_that_hangs_makes_room",
     ),
     Mutant(
@@ -1307,8 +1309,8 @@ MUTANTS = [
     ),
     Mutant(
         "kept warm for ever",
-        "_engine/runtime.py",
-        "Runtime._is_wanted",
+        "_engine/snapshot.py",
+        "Snapshot.is_read",
         takes("_DAY", "1e9"),
         f"{RUNTIME}what_nobody_has_read_for_a_day_is_dropped",
     ),
@@ -1578,6 +1580,106 @@ MUTANTS = [
         gives("page_url(environ, settings.public_origin)", "_request_context().request.url"),
         "test_url_servers.py",
         "test_extension.py",
+    ),
+    # -- accounts at run time ----------------------------------------------------------------------
+    Mutant(
+        "the loader is not asked before a fetch",
+        "_engine/renewal.py",
+        "Renewal._attempt",
+        takes("self._reload", "False"),
+        f"{RELOAD}it_is_asked_before_a_fetch_and_not_for_a_read",
+    ),
+    Mutant(
+        "a removed account stays in the store",
+        "_engine/renewal.py",
+        "Renewal._end_account",
+        without("_withdraw"),
+        f"{RELOAD}an_account_that_is_gone_ends_for_every_process",
+    ),
+    Mutant(
+        "a removed account leaves a pause",
+        "_engine/renewal.py",
+        "Renewal._reload",
+        takes("UnknownAccount", "ZeroDivisionError"),
+        f"{RELOAD}an_account_that_is_gone_ends_for_every_process",
+        f"{RELOAD}an_account_that_is_gone_leaves_no_pause",
+    ),
+    Mutant(
+        "whoever adopts a ticket does not hear the loader",
+        "_engine/adopting.py",
+        "take_over",
+        without("is_outdated"),
+        f"{RELOAD}whoever_adopts_a_newer_ticket_hears_the_loader_too",
+    ),
+    Mutant(
+        "what belongs to other keys is kept",
+        "_engine/snapshot.py",
+        "Holding.change",
+        without("clear"),
+        "test_account_loader.py::test_another_agent_has_another_token",
+    ),
+    Mutant(
+        "a pause outlives the settings it belongs to",
+        "_engine/snapshot.py",
+        "Holding.change",
+        if_is("old_digest", False),
+        f"{RELOAD}other_settings_with_the_same_keys_lift_the_pause",
+    ),
+    Mutant(
+        "what is unknown is not remembered",
+        "_accounts.py",
+        "Accounts._ask",
+        without("_refuse"),
+        f"{LOADER}what_is_unknown_is_remembered_for_ten_seconds",
+    ),
+    Mutant(
+        "what is unknown is remembered without end",
+        "_accounts.py",
+        "Accounts._refuse",
+        takes("_MOST_REFUSED", "10**9"),
+        f"{LOADER}what_is_unknown_is_remembered_in_bounds",
+    ),
+    Mutant(
+        "strangers ask as often as they like",
+        "_accounts.py",
+        "Accounts._pay",
+        returns("None"),
+        f"{LOADER}strangers_ask_the_loader_a_few_times_a_second",
+    ),
+    Mutant(
+        "an account has the extension's secret",
+        "_settings.py",
+        "Settings.of_account",
+        takes("_OF_ONE_ACCOUNT", "()"),
+        f"{LOADER}an_account_has_its_own_secret_agent_and_provider",
+    ),
+    Mutant(
+        "an account sets what belongs to the extension",
+        "_settings.py",
+        "_about_key_of_account",
+        if_is("of_account", False),
+        f"{LOADER}a_bad_answer_is_named_without_its_secret",
+    ),
+    Mutant(
+        "thousands fall due at once",
+        "_account.py",
+        "_times",
+        if_is("is_one_of_many", False),
+        f"{LOADER}renewals_of_many_accounts_are_spread",
+    ),
+    Mutant(
+        "a page is signed for the hosts of another account",
+        "_views.py",
+        "_signed",
+        gives("_page_to_sign(account.settings)", "request.args['url']"),
+        f"{LOADER}the_endpoint_signs_for_each_account_on_its_hosts",
+    ),
+    Mutant(
+        "an extension may come after the first request",
+        "_extension.py",
+        "WxJsApi.init_app",
+        takes("getattr", "False"),
+        f"{LOADER}an_extension_that_comes_after_the_first_request_changes_nothing",
     ),
     # -- what goes into a page ---------------------------------------------------------------------
     Mutant(
