@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import chart, report
+from .accounts import accounts_part
 from .footprint import footprint_part
 from .lab import Lab, open_lab
 from .report import Row
@@ -25,23 +26,24 @@ PARTS: dict[str, Callable[[Lab], list[Row]]] = {
     "storm": storm_part,
     "scale": scale_part,
     "footprint": footprint_part,
+    "accounts": accounts_part,
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the parts; 0 if nothing broke, whether goals were met or not."""
     options = _options(argv)
-    if not options.render:
-        rows = run(options.parts or list(PARTS), quick=options.quick)
-        print(report.as_text(rows))
-        results = report.to_json(rows)
-        is_whole = not options.parts and not options.quick
-        output = options.output or (report.RESULTS if is_whole else None)
-        if output is not None:
-            report.save(results, output)
-        if output != report.RESULTS:
-            return 0
-    render()
+    if options.render:
+        render()
+        return 0
+    parts = options.parts or list(PARTS)
+    rows = run(parts, quick=options.quick)
+    print(report.as_text(rows))
+    if options.output is not None:
+        report.save(report.to_json(rows), options.output)
+    elif not options.quick:
+        keep(rows, set(parts))
+        render()
     return 0
 
 
@@ -57,11 +59,19 @@ def run(parts: list[str], *, quick: bool) -> list[Row]:
     return rows
 
 
+def keep(rows: list[Row], parts: set[str]) -> None:
+    """Put the results of this run in place of the last ones, of each table that is whole."""
+    for table in report.TABLES:
+        if parts.issuperset(table.parts):
+            own = [row for row in rows if row.part in table.parts]
+            report.save(report.to_json(own), table.results)
+
+
 def render() -> None:
     """Write what the documentation shows of the results."""
-    results = report.load()
-    report.TABLE.write_text(report.as_rst(results), encoding="utf-8")
-    report.CHART.write_text(chart.draw(report.rows_of(results)), encoding="utf-8")
+    for table in report.TABLES:
+        table.rst.write_text(report.as_rst(report.load(table.results)), encoding="utf-8")
+    report.CHART.write_text(chart.draw(report.rows_of(report.load())), encoding="utf-8")
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:

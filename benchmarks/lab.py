@@ -28,6 +28,7 @@ class Lab:
     valkey: Valkey | None
     quick: bool
     times: Times | None = None
+    stores: int = 0  # directories of files that were handed out
 
     @property
     def redis_url(self) -> str:

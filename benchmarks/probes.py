@@ -224,14 +224,14 @@ def weight(what: str, account: dict[str, str]) -> dict[str, Any]:
         app.preprocess_request()
         if what == "extension":
             wxjsapi.config()
-    return {"import": imported, "memory": _resident()}
+    return {"import": imported, "memory": resident() / 1024}
 
 
-def _resident() -> float:
-    """Megabytes of memory that this process has in use, as the kernel counts them."""
+def resident() -> int:
+    """Kilobytes of memory that this process has in use, as the kernel counts them."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
+            return int(line.split()[1])
     raise RuntimeError("the kernel does not say")
 
 
@@ -254,7 +254,26 @@ def idle(what: str, sandbox: str, redis: str, seconds: float) -> dict[str, Any]:
     return {"cpu": time.process_time() - before}
 
 
-PROBES = {probe.__name__: probe for probe in (fresh, touched, storm, steady, weight, idle)}
+# -- many accounts ---------------------------------------------------------------------------------
+
+
+def wechat(**arguments: Any) -> dict[str, Any]:
+    """See :func:`crowd.wechat`."""
+    from . import crowd  # which imports Flask, whose import is measured above
+
+    return crowd.wechat(**arguments)
+
+
+def crowd(**arguments: Any) -> dict[str, Any]:
+    """See :func:`crowd.crowd`."""
+    from . import crowd
+
+    return crowd.crowd(**arguments)
+
+
+PROBES = {
+    probe.__name__: probe for probe in (fresh, touched, storm, steady, weight, idle, wechat, crowd)
+}
 
 if __name__ == "__main__":
     logging.getLogger("flask_wxjsapi").setLevel(logging.ERROR)  # faults are part of the plan

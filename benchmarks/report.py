@@ -9,13 +9,30 @@ import platform
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 DOCS = HERE.parent / "docs"
-TABLE = DOCS / "performance_table.inc"
 CHART = DOCS / "performance.svg"
+
+
+class Table(NamedTuple):
+    """A table of the documentation, and the parts whose last run it shows."""
+
+    rst: Path
+    results: Path
+    parts: tuple[str, ...]
+
+
+TABLES = (
+    Table(
+        DOCS / "performance_table.inc",
+        RESULTS,
+        ("sign", "peers", "requests", "storm", "scale", "footprint"),
+    ),
+    Table(DOCS / "performance_accounts.inc", HERE / "results_accounts.json", ("accounts",)),
+)
 
 _PACKAGES = "Flask Werkzeug Flask-Caching redis requests gunicorn wechatpy pywe-jssdk pyperf"
 
@@ -115,8 +132,8 @@ def save(results: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load() -> dict[str, Any]:
-    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+def load(path: Path = RESULTS) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return results
 
 

@@ -41,9 +41,9 @@ def bound() -> str:
     return sha1(text.encode()).hexdigest()
 
 
-def signed() -> str:
+def signed(ticket: str = TICKET) -> str:
     """The same through ``sign()``."""
-    return sign(ticket=TICKET, noncestr=secrets.token_hex(8), timestamp=int(time.time()), url=URL)
+    return sign(ticket=ticket, noncestr=secrets.token_hex(8), timestamp=int(time.time()), url=URL)
 
 
 # -- Flask-WxJsApi ---------------------------------------------------------------------------------
@@ -64,6 +64,18 @@ def make_app(sandbox_url: str, **config: Any) -> tuple[Flask, WxJsApi]:
     app.config.update(account(sandbox_url), WXJSAPI_JS_API_LIST=APIS, CACHE_TYPE="SimpleCache")
     app.config.update(config)
     return app, WxJsApi(app)
+
+
+def make_platform(
+    sandbox_url: str, load: Callable[[str], dict[str, str] | None], **config: Any
+) -> tuple[Flask, WxJsApi]:
+    """An app without an account of its own: a loader has the keys of each."""
+    app = Flask("benchmarks")
+    app.config.update(WXJSAPI_API_BASE_URL=sandbox_url, WXJSAPI_JS_API_LIST=APIS, **config)
+    wxjsapi = WxJsApi()
+    wxjsapi.account_loader(load)
+    wxjsapi.init_app(app)
+    return app, wxjsapi
 
 
 def redis_cache(url: str) -> dict[str, str]:
@@ -90,7 +102,9 @@ def config_in_request(sandbox_url: str) -> Callable[[], Any]:
 # -- peers -----------------------------------------------------------------------------------------
 
 
-def wechatpy_client(sandbox_url: str, session: Any) -> Any:
+def wechatpy_client(
+    sandbox_url: str, session: Any, app_id: str = APP_ID, secret: str = APP_SECRET
+) -> Any:
     """wechatpy's client with WeChat's host replaced; its token URL is not a setting."""
     from wechatpy import WeChatClient
 
@@ -107,7 +121,7 @@ def wechatpy_client(sandbox_url: str, session: Any) -> Any:
                 },
             )
 
-    return Client(APP_ID, APP_SECRET, session=session)
+    return Client(app_id, secret, session=session)
 
 
 def wechatpy_config(client: Any) -> dict[str, Any]:

@@ -14,37 +14,53 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import chart, report
-from benchmarks.report import Row
+from benchmarks.__main__ import PARTS
+from benchmarks.report import Row, Table
 
 from .conftest import require, valkey_binary
 from .processes import ROOT
 
 RESULTS = report.load()
 
+each_table = pytest.mark.parametrize("table", report.TABLES, ids=lambda table: table.rst.stem)
+
 
 # -- what the documentation shows ------------------------------------------------------------------
 
 
-def test_the_documentation_shows_the_results() -> None:
-    """The table and the chart in the documentation are those of the last full run."""
-    assert report.TABLE.read_text(encoding="utf-8") == report.as_rst(RESULTS)
+@each_table
+def test_the_documentation_shows_the_results(table: Table) -> None:
+    """Each table in the documentation is that of the last run of its parts."""
+    shown = report.as_rst(report.load(table.results))
+    assert table.rst.read_text(encoding="utf-8") == shown
+
+
+def test_the_documentation_shows_the_chart() -> None:
+    """The chart in the documentation is that of the last full run."""
     drawn = chart.draw(report.rows_of(RESULTS))
     assert report.CHART.read_text(encoding="utf-8") == drawn
 
 
-def test_the_results_are_of_a_full_run() -> None:
+@each_table
+def test_the_results_are_of_a_full_run(table: Table) -> None:
     """Every part is there, with versions and without a trace of the machine it ran on."""
-    parts = {row["part"] for row in RESULTS["rows"]}
-    assert parts == {"sign", "peers", "requests", "storm", "scale", "footprint"}
-    assert {"Flask", "Flask-Caching"} <= RESULTS["packages"].keys()
-    text = report.RESULTS.read_text(encoding="utf-8")
+    results = report.load(table.results)
+    assert {row["part"] for row in results["rows"]} == set(table.parts)
+    assert {"Flask", "Flask-Caching"} <= results["packages"].keys()
+    text = table.results.read_text(encoding="utf-8")
     assert not re.search(r"/home|/root|/tmp|/work|127\.0\.0\.1|localhost", text)
+
+
+def test_every_part_has_its_table() -> None:
+    """What is measured is shown, once."""
+    assert sorted(part for table in report.TABLES for part in table.parts) == sorted(PARTS)
 
 
 def test_no_figure_is_in_the_text() -> None:
     """The page says what was measured; the figures come from the included table."""
     text = (report.DOCS / "performance.rst").read_text(encoding="utf-8")
-    assert ".. include:: performance_table.inc" in text
+    for table in report.TABLES:
+        assert f".. include:: {table.rst.name}" in text
     assert not re.search(r"\d (µs|ns|ms)\b", text)
 
 
@@ -87,7 +103,7 @@ def test_the_chart_is_xml_without_what_was_not_measured() -> None:
 # -- the whole -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow  # half a minute
+@pytest.mark.slow  # a minute
 @pytest.mark.processes
 def test_a_quick_run_measures_every_part(tmp_path: Path) -> None:
     """All parts run in small numbers; the counts are right, the times are nobody's business."""
@@ -101,8 +117,10 @@ def test_a_quick_run_measures_every_part(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rows = {(row.part, row.key): row for row in report.rows_of(json.loads(output.read_text()))}
-    assert {part for part, _ in rows} == {row["part"] for row in RESULTS["rows"]}
+    assert {part for part, _ in rows} == set(PARTS)
     assert "1 + 1 calls for 8 readers" in rows["storm", "cold_calls"].note
     assert rows["sign", "touched_events"].value == rows["sign", "touched_cache"].value == 0
-    assert rows["scale", "tickets"].value == 13
+    assert rows["scale", "tickets"].value == rows["accounts", "day"].value == 13
+    assert rows["accounts", "read_steps"].value == 1
+    assert rows["accounts", "redis_threads"].value == 1
     assert all(row.value is not None for row in rows.values() if row.part != "requests")
