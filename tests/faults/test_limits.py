@@ -181,7 +181,7 @@ def test_a_teardown_that_fails_outside_requests(
 ) -> None:
     """``g.db.close()`` where no ``g.db`` is: no line for a cache, one for a user's own server."""
     app, wxjsapi = make_app(WXJSAPI_TICKET_SERVER=server)
-    account = app.extensions["wxjsapi.accounts"]["default"]
+    account = app.extensions["wxjsapi.accounts"]["default"].own
 
     @app.teardown_appcontext
     def close(error: BaseException | None) -> None:

@@ -111,7 +111,8 @@ def test_what_is_corrected_counts_at_the_next_renewal(
             everyone(fleet, f"/ticket/{app_id}", 200)
             calls = platform.calls(app_id)
             assert all(one.outcome == 0 for one in sandbox.history)
-            assert get(fleet.url, f"/ticket/{app_id}")[1]["ticket"] != old
+            # Each after its next look at the store.
+            wait_until(lambda: get(fleet.url, f"/ticket/{app_id}")[1]["ticket"] != old, 60)
     figure("a secret is reset in the table too", "the next renewal has the new one", calls)
 
 
@@ -160,7 +161,8 @@ def test_what_is_removed_ends_with_the_next_renewal(
             assert platform.calls(app_id) == calls == {"stable_token": 1, "getticket": 1}
             platform.table.put({app_id: {"APP_SECRET": secret_of(app_id)}})
             everyone(fleet, f"/ticket/{app_id}", 200)
-            assert get(fleet.url, f"/ticket/{app_id}")[1]["ticket"] != old
+            # Each after its next look at the store.
+            wait_until(lambda: get(fleet.url, f"/ticket/{app_id}")[1]["ticket"] != old, 60)
     figure(
         f"an account is removed, a life of {LIFE} s",
         "404 in all workers after that",

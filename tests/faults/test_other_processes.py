@@ -118,7 +118,7 @@ def test_without_a_thread_the_ticket_of_another_process_is_seen_in_passing(
 
 
 def _credentials(app: Flask) -> Credentials:
-    found: Credentials = app.extensions["wxjsapi.accounts"]["default"].credentials
+    found: Credentials = app.extensions["wxjsapi.accounts"]["default"].own.credentials
     return found
 
 

@@ -486,7 +486,7 @@ if sys.stdin.readline().strip() == "warm":
     say(ticket=read())
     sys.stdin.readline()
 with app.app_context():
-    runtime = wxjsapi._account().credentials.runtime
+    runtime = wxjsapi._accounts().own.credentials.runtime
 def renew():
     with app.app_context():
         say(renewed=wxjsapi.refresh())
@@ -754,7 +754,7 @@ def test_a_dead_thread_is_replaced_by_a_read(
         ticket = wxjsapi.ticket
         (thread,) = threads_of_app(app)
         with monkeypatch.context() as fault:
-            fault.setattr(wxjsapi._account().credentials.runtime, "tick", _leave)
+            fault.setattr(wxjsapi._accounts().own.credentials.runtime, "tick", _leave)
             thread.join(20)
         assert not thread.is_alive()
         (successor,) = wait_until(
