@@ -44,6 +44,11 @@ def shared(answers: dict[int, dict[str, str]]) -> str:
     return ticket
 
 
+def tickets_of(fleet: Fleet, app_id: str) -> set[str]:
+    """Those that the workers have."""
+    return {answer["ticket"] for answer in everyone(fleet, f"/ticket/{app_id}", 200).values()}
+
+
 def test_what_is_added_is_there(platform: Platform, config: dict[str, str], figure: Figure) -> None:
     """At once; where it was asked for before, ten seconds later at most."""
     (first,) = platform.add(range(1))
@@ -104,15 +109,14 @@ def test_what_is_corrected_counts_at_the_next_renewal(
         platform = Platform(sandbox, tmp_path)
         (app_id,) = platform.add(range(1))
         with platform.fleet(WXJSAPI_REFRESH_AHEAD="1.5", **config) as fleet:
-            old = shared(everyone(fleet, f"/ticket/{app_id}", 200))
+            everyone(fleet, f"/ticket/{app_id}", 200)
             platform.table.put({app_id: {"APP_SECRET": "another"}})
             sandbox.reset_secret(app_id, "another")
-            wait_until(lambda: len(platform.tickets(app_id)) >= 2, 60, "it is renewed")
-            everyone(fleet, f"/ticket/{app_id}", 200)
+            old = {one.value for one in platform.tickets(app_id)}
+            wait_until(lambda: not old & tickets_of(fleet, app_id), 60, "it is renewed")
             calls = platform.calls(app_id)
-            assert all(one.outcome == 0 for one in sandbox.history)
-            # Each after its next look at the store.
-            wait_until(lambda: get(fleet.url, f"/ticket/{app_id}")[1]["ticket"] != old, 60)
+            refused = [one for one in sandbox.history if one.outcome != 0]
+            assert len(refused) <= 1  # one that was under way in that moment
     figure("a secret is reset in the table too", "the next renewal has the new one", calls)
 
 
@@ -150,19 +154,22 @@ def test_what_is_removed_ends_with_the_next_renewal(
         platform = Platform(sandbox, tmp_path)
         app_id, other = platform.add(range(2))
         with platform.fleet(WXJSAPI_REFRESH_AHEAD="1.5", **config) as fleet:
-            old = shared(everyone(fleet, f"/ticket/{app_id}", 200))
-            shared(everyone(fleet, f"/ticket/{other}", 200))
+            for one in (app_id, other):
+                everyone(fleet, f"/ticket/{one}", 200)
             platform.table.remove(app_id)
             started = time.monotonic()
             everyone(fleet, f"/ticket/{app_id}", 404)
             seconds = time.monotonic() - started
             calls = platform.calls(app_id)
-            wait_until(lambda: len(platform.tickets(other)) >= 3, 60, "time goes by")
-            assert platform.calls(app_id) == calls == {"stable_token": 1, "getticket": 1}
+            old, lives = (
+                {one.value for one in platform.tickets(app_id)},
+                len(platform.tickets(other)),
+            )
+            wait_until(lambda: len(platform.tickets(other)) > lives + 1, 60, "time goes by")
+            assert platform.calls(app_id) == calls
             platform.table.put({app_id: {"APP_SECRET": secret_of(app_id)}})
             everyone(fleet, f"/ticket/{app_id}", 200)
-            # Each after its next look at the store.
-            wait_until(lambda: get(fleet.url, f"/ticket/{app_id}")[1]["ticket"] != old, 60)
+            assert not old & tickets_of(fleet, app_id)
     figure(
         f"an account is removed, a life of {LIFE} s",
         "404 in all workers after that",
