@@ -92,10 +92,10 @@ class WxJsApi(JsApi):
         registered[self.name] = self
 
         if settings.has_account:
-            own = accounts.own.credentials
+            own = accounts.own
 
             def keep_warm() -> None:
-                own.start()
+                own.credentials.start()
 
             app.before_request(keep_warm)
         app.cli.add_command(commands)

@@ -206,6 +206,7 @@ class Renewal:
         """Let the readers go on, with the error or without."""
         self.error = error
         if error is not None:
+            self.snapshot.looked_at = self._now()  # readers need not look at the store so soon
             for needed in self.holding.chain(self.snapshot):
                 if needed is self.snapshot or needed is self._asked:
                     self._remember(needed, error)
@@ -349,7 +350,6 @@ class Renewal:
     def _look(self, snapshot: Snapshot, session: StoreSession) -> bool:
         """Adopt what the store has, if it is newer; False when it lost what we hold."""
         stored = session.find(snapshot.kind)
-        snapshot.looked_at = self._now()
         return not session.answers(snapshot.kind) or take_over(
             self.holding, snapshot, stored, self._clock, self._means.stores.of(self.holding.plan)
         )
