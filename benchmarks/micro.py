@@ -13,8 +13,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import pyperf
-
 from . import subjects
 
 Make = Callable[[], Callable[[], Any]]
@@ -51,6 +49,8 @@ def timed(loops: int, made: Make, calls: int) -> float:
 
 
 def main() -> None:
+    import pyperf  # which the tests of the benchmark do without
+
     runner = pyperf.Runner(program_args=("-m", "benchmarks.micro"))
     found = ways(os.environ["BENCH_SANDBOX"], os.environ.get("BENCH_REDIS", ""))
     for name, (calls, make) in found.items():

@@ -182,10 +182,11 @@ def test_a_slow_loader_is_asked_for_strangers_as_often_as_a_fast_one(
     platform.wxjsapi.account_loader(slow)
     crowd = threading.Thread(target=at_once, args=(40, ask))
     crowd.start()
-    wait_until(lambda: len(ended) == 30)
-    assert len(platform.asked) == 10
-    may_answer.set()
-    crowd.join(60)
+    try:
+        wait_until(lambda: len(ended) == 30 and len(platform.asked) == 10)
+    finally:
+        may_answer.set()
+        crowd.join(60)
     assert sorted(ended) == [404] * 10 + [503] * 30
 
 

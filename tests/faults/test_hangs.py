@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -330,8 +331,10 @@ def test_a_ticket_server_that_hangs_in_save_keeps_nobody(start: MakeApp, gate: G
 def test_a_ticket_server_that_never_returns_costs_three_threads(start: MakeApp, gate: Gate) -> None:
     """However long it lasts and whoever asks: three threads hang in it, and then none is lost."""
     server = Server()
-    app, wxjsapi = start(WXJSAPI_TICKET_SERVER=server, WXJSAPI_REFRESH_TIMEOUT=0.2)
+    app, wxjsapi = start(WXJSAPI_TICKET_SERVER=server, WXJSAPI_REFRESH_TIMEOUT=20)
     (ticket,) = outcomes(app, lambda: wxjsapi.ticket)
+    holding = wxjsapi._accounts_of(app).own.credentials.holding
+    holding.times = replace(holding.times, timeout=0.2)
     server.before["find"] = gate.wait
     threads = app.extensions["wxjsapi.engine"].runtime().threads
 
