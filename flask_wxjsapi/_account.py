@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 #: Seconds a page waits for its ticket before it renders without.
 SCRIPT_TIMEOUT = 2.0
 
+#: A nonce of a Content-Security-Policy, or what returns it.
+Nonce = str | Callable[[], str] | None
+
 #: What a page without a ticket has in place of wx.config.
 NO_TICKET = warning("wx.config was not called: the server has no WeChat ticket just now.")
 
@@ -243,8 +246,10 @@ class Account:
         self,
         page: str,
         js_api_list: Iterable[str] | None,
-        share: Mapping[str, str] | None,
-        nonce: str | None,
+        share: Mapping[str, str | None] | None,
+        nonce: Nonce,
+        open_tag_list: Iterable[str] | None,
+        debug: bool | None,
         timeout: float,
     ) -> Markup:
         """The script tags for the page with a URL; without a ticket they say so."""
@@ -253,21 +258,16 @@ class Account:
         if share is not None:
             names += [name for name in settings.platform.share_calls if name not in names]
         card = None if share is None else share_card(page, share)
-        return script_tags(settings, self._body(page, names, card, timeout), nonce)
-
-    def _body(
-        self, page: str, names: list[str], card: Mapping[str, str] | None, timeout: float
-    ) -> Markup:
-        """The statements of :meth:`script`; a warning in the console where there is no ticket."""
         try:
-            config = self.config(page, names, timeout=timeout)
+            config = self.config(page, names, open_tag_list, debug, timeout)
         except TicketUnavailable as error:
             if not self._script_failed:
                 self._script_failed = True
                 self._tell_of_pages(str(error.__cause__ or error))
-            return NO_TICKET
+            return script_tags(settings, NO_TICKET, nonce)
         self._script_failed = False
-        return config_call(config, card, self.settings.platform.share_calls)
+        body = config_call(config, card, settings.platform.share_calls)
+        return script_tags(settings, body, nonce)
 
     def _tell_of_pages(self, cause: str) -> None:
         """Aside: a slow log handler does not hold the page up."""
@@ -282,7 +282,7 @@ class Account:
         )
 
 
-def script_tags(settings: Settings, body: Markup, nonce: str | None) -> Markup:
+def script_tags(settings: Settings, body: Markup, nonce: Nonce) -> Markup:
     """The script tags of a page: the JS-SDK, what an agent needs beside it, and the statements."""
     first, *spare = settings.jssdk_urls
     sources = [first]

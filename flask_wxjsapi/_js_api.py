@@ -113,9 +113,11 @@ class JsApi:
         self,
         js_api_list: Iterable[str] | None = None,
         *,
-        share: Mapping[str, str] | None = None,
-        nonce: str | None = None,
+        share: Mapping[str, str | None] | None = None,
+        nonce: str | Callable[[], str] | None = None,
         url: str | None = None,
+        open_tag_list: Iterable[str] | None = None,
+        debug: bool | None = None,
     ) -> Markup:
         """The script tags for a page. Also the Jinja global ``wx_script``.
 
@@ -126,10 +128,14 @@ class JsApi:
 
         :param js_api_list: as for :meth:`config`.
         :param share: ``title``, ``desc``, ``link`` and ``imgUrl`` of the card a share makes, for
-            friends and for Moments. ``link`` is the page's own URL if left out; a relative ``link``
-            or ``imgUrl`` is made absolute, as WeChat wants it.
-        :param nonce: of the page's Content-Security-Policy.
+            friends and for Moments. One that is None is left out. ``link`` is the page's own URL
+            if left out, without an OAuth ``code`` and what WeChat adds; a relative ``link`` or
+            ``imgUrl`` is made absolute, as WeChat wants it.
+        :param nonce: of the page's Content-Security-Policy, or a callable that returns it, such as
+            Flask-Talisman's ``csp_nonce``.
         :param url: as for :meth:`config`.
+        :param open_tag_list: as for :meth:`config`.
+        :param debug: as for :meth:`config`.
         """
         accounts = self._accounts()
         try:
@@ -137,7 +143,8 @@ class JsApi:
         except TicketUnavailable:  # of a loader that fails
             return script_tags(accounts.settings, NO_TICKET, nonce)
         page = _page(account.settings, url)
-        return account.script(page, js_api_list, share, nonce, timeout or SCRIPT_TIMEOUT)
+        wait = timeout or SCRIPT_TIMEOUT
+        return account.script(page, js_api_list, share, nonce, open_tag_list, debug, wait)
 
     def refresh(self) -> str:
         """Renew the ticket now, for the whole cluster, in spite of a back-off; with AGENT_ID the

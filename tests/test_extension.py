@@ -700,6 +700,69 @@ def test_share(sandbox: Sandbox, make_app: MakeApp) -> None:
     assert judge(sandbox, page.argument_of("wx.config"), PAGE) == "config:ok"
 
 
+#: A page's query, and what is left of it in the link of its card.
+VISITORS = [
+    ("code=071h&state=xyz&from=singlemessage&isappinstalled=0&color=red", "?color=red"),
+    ("color=red&code=071h&state=", "?color=red"),
+    ("state=xyz&code=071h", ""),
+    ("from=timeline", ""),
+    ("from=groupmessage&isappinstalled=1&a=%E4%B8%AD&b", "?a=%E4%B8%AD&b"),
+    ("code=5", "?code=5"),
+    ("state=open&page=2", "?state=open&page=2"),
+    ("from=shanghai&to=beijing", "?from=shanghai&to=beijing"),
+    ("isappinstalled=maybe", "?isappinstalled=maybe"),
+    ("codes=1&states=2&?code=3&state=4", "?codes=1&states=2&?code=3&state=4"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("query", "left"), VISITORS)
+def test_the_default_link_has_nothing_of_the_visitors(
+    make_app: MakeApp, query: str, left: str
+) -> None:
+    """Who opens the card would be logged in as somebody else, with a code that works once."""
+    app, wxjsapi = make_app()
+    page = "https://m.example.com/item/7"
+    with app.app_context():
+        script = Page(wxjsapi.script(share={"title": "T"}, url=f"{page}?{query}"))
+        given = Page(wxjsapi.script(share={"link": f"{page}?{query}"}, url=page))
+    assert script.argument_of("wx.updateAppMessageShareData")["link"] == page + left
+    assert given.argument_of("wx.updateAppMessageShareData")["link"] == f"{page}?{query}"
+
+
+def test_a_field_of_the_card_that_is_none_is_left_out(make_app: MakeApp) -> None:
+    """A column of the database may be empty."""
+    app, wxjsapi = make_app()
+    with app.app_context():
+        share = {"title": "T", "desc": None, "link": None, "imgUrl": None}
+        page = Page(wxjsapi.script(share=share, url=PAGE))
+    assert page.argument_of("wx.updateAppMessageShareData") == {"title": "T", "link": PAGE}
+
+
+@pytest.mark.parametrize("share", ["T", [("title", "T")], 5])
+def test_a_card_of_a_wrong_type_says_so(make_app: MakeApp, share: Any) -> None:
+    """Before there is anything secret in the air."""
+    app, wxjsapi = make_app()
+    with app.app_context(), pytest.raises(RuntimeError, match=r"^share must be a mapping"):
+        wxjsapi.script(share=share, url=PAGE)
+
+
+def test_a_nonce_may_be_what_returns_it(make_app: MakeApp) -> None:
+    """As Flask-Talisman's ``csp_nonce``, which is called for every page."""
+    app, wxjsapi = make_app()
+    with app.app_context():
+        assert wxjsapi.script(nonce=lambda: "n-1", url=PAGE).count('nonce="n-1"') >= 2
+
+
+def test_a_script_has_its_open_tags_and_its_debug(make_app: MakeApp) -> None:
+    """As a config has them."""
+    app, wxjsapi = make_app()
+    with app.app_context():
+        page = Page(wxjsapi.script(open_tag_list=["wx-open-subscribe"], debug=True, url=PAGE))
+    config = page.argument_of("wx.config")
+    assert (config["openTagList"], config["debug"]) == (["wx-open-subscribe"], True)
+
+
 def test_share_link_is_the_page_by_default(make_app: MakeApp) -> None:
     """Without a link the page shares itself, without the hash."""
     app, wxjsapi = make_app()
@@ -778,7 +841,7 @@ def test_no_share_by_default(make_app: MakeApp) -> None:
     [
         ({"image": "x"}, "no field 'image'; it has title, desc, link, imgUrl"),
         ({"imgurl": "x"}, "no field 'imgurl'"),
-        ({"title": None}, "title must be a string"),
+        ({"title": ["T"]}, "title must be a string"),
         ({"title": 5}, "title must be a string"),
     ],
 )

@@ -3,7 +3,10 @@ export interface Share {
   title: string;
   /** Friends see it, Moments do not. */
   desc?: string;
-  /** On one of the account's JS-safe domains; by default the page's own address. */
+  /**
+   * On one of the account's JS-safe domains; by default the page's own address, without an OAuth
+   * code and what WeChat adds.
+   */
   link?: string;
   imgUrl?: string;
 }

@@ -25,6 +25,18 @@
     return url.split("#")[0];
   }
 
+  /* What a card links to: no OAuth code, which logs somebody in, and none of WeChat's notes on how
+   * this visitor came. */
+  function withoutTheVisitors(url) {
+    const [path, query] = withoutHash(url).split(/\?(.*)/s);
+    const fields = (query || "").split("&");
+    const has = (name) => fields.some((field) => field.split("=")[0] === name);
+    const login = has("code") && has("state") ? "|(code|state)(=.*)?" : "";
+    const visitors = new RegExp("^(from=((single|group)message|timeline)|isappinstalled=\\d?" + login + ")$");
+    const kept = fields.filter((field) => field && !visitors.test(field));
+    return kept.length ? path + "?" + kept.join("&") : path;
+  }
+
   function config(options) {
     // One after the other: jweixin knows one signature at a time.
     const turn = queue.then(() => configure(options || {}));
@@ -132,7 +144,7 @@
 
   function share(wx, card) {
     const absolute = (url) => new URL(url, location.href).href;
-    const data = Object.assign({ desc: "", link: withoutHash(location.href) }, card);
+    const data = Object.assign({ desc: "", link: withoutTheVisitors(location.href) }, card);
     data.link = absolute(data.link);
     if (data.imgUrl) data.imgUrl = absolute(data.imgUrl);
     SHARE.forEach((name) => {

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urljoin
 
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from .url import shared_url
+
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SHARE_FIELDS = ("title", "desc", "link", "imgUrl")
 
 
-def share_card(page: str, share: Mapping[str, str]) -> dict[str, str]:
+def share_card(page: str, share: Mapping[str, str | None]) -> dict[str, str]:
     """A share card as WeChat wants it: with a link, and with whole URLs.
 
-    :param page: the URL of the page, which is the link where there is none.
+    :param page: the URL of the page, which is the link where there is none, without what is its
+        visitor's.
+    :param share: a field that is None is left out.
     :raises RuntimeError: for a field that cannot be right, quoting it.
     """
+    if not isinstance(share, Mapping):
+        text = f"with {', '.join(_SHARE_FIELDS)}, got {type(share).__name__}"
+        raise RuntimeError(f"share must be a mapping {text}: share={{'title': …}}")
+    card = {"link": shared_url(page)}
     for name, value in share.items():
         if name not in _SHARE_FIELDS:
             raise RuntimeError(f"share has no field {name!r}; it has {', '.join(_SHARE_FIELDS)}.")
-        if not isinstance(value, str):
+        if isinstance(value, str):
+            card[name] = value
+        elif value is not None:
             raise RuntimeError(f"share's {name} must be a string, got {value!r}")
-    card = {"link": page, **share}
     for name in ("link", "imgUrl"):
         if name in card and not _ABSOLUTE.match(card[name]):
             try:
@@ -67,7 +76,7 @@ def tags(
     spare: Iterable[str],
     more: Iterable[str],
     body: Markup,
-    nonce: str | None,
+    nonce: str | Callable[[], str] | None,
 ) -> Markup:
     """The tags that load scripts and then run some statements, in this order.
 
@@ -75,8 +84,10 @@ def tags(
     :param spare: where to load the JS-SDK from when that failed.
     :param more: scripts that build on the JS-SDK.
     :param body: the statements.
-    :param nonce: of the page's Content-Security-Policy.
+    :param nonce: of the page's Content-Security-Policy; or what returns it.
     """
+    if callable(nonce):  # Flask-Talisman's csp_nonce
+        nonce = nonce()
     attribute = Markup(' nonce="%s"') % nonce if nonce else Markup()
 
     def load(source: str) -> Markup:

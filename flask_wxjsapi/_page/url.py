@@ -18,6 +18,8 @@ _PAGE = re.compile(rf"(https?)://({_HOST.pattern})(?=[/?#]|$)", re.ASCII)
 _LONGEST = 4096  # bytes of a page's URL
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*")
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
+_OF_A_VISIT = re.compile(r"from=(single|group)message|from=timeline|isappinstalled=\d?")
+_OF_A_LOGIN = re.compile(rf"(code|state)(=.*)?|{_OF_A_VISIT.pattern}")
 #: What a browser leaves alone in a path, beside letters, digits and ``_.-~``.
 _PATH_SAFE = "/!$&'()*+,:;=@[]|"
 
@@ -63,6 +65,20 @@ def check_page(url: str, hosts: Collection[str]) -> None:
         raise ValueError("url must be a page's whole address, http(s)://host/…")
     if not _is_host_of(page, hosts):
         raise ValueError(f"Pages of {page[2]} are not signed here: see WXJSAPI_PAGE_HOSTS.")
+
+
+def shared_url(page: str) -> str:
+    """What a card links to: the page without what is its visitor's.
+
+    An OAuth ``code`` with its ``state`` works once, and logs somebody in; ``from`` and
+    ``isappinstalled`` are WeChat's notes on how this visitor came.
+    """
+    path, _, query = page.partition("?")
+    fields = query.split("&")
+    is_login = {"code", "state"} <= {field.partition("=")[0] for field in fields}
+    visitors = _OF_A_LOGIN if is_login else _OF_A_VISIT
+    kept = [field for field in fields if not visitors.fullmatch(field)]
+    return f"{path}?{'&'.join(kept)}" if any(kept) else path
 
 
 def without_default_port(host: str, scheme: str | None = None) -> str:

@@ -402,6 +402,25 @@ def test_the_share_card(site: Site, open_phone: OpenPhone) -> None:
         assert args["imgUrl"] == site.url + "/i.png"
 
 
+def test_the_default_link_has_nothing_of_the_visitors(site: Site, open_phone: OpenPhone) -> None:
+    """As the one that the server makes."""
+    phone = open_phone()
+    phone.page.goto(site.url + "/item?code=071h&state=xyz&from=timeline&isappinstalled=0&a=1#top")
+    phone.page.evaluate(
+        """() => {
+          window.links = [];
+          const { invoke } = WeixinJSBridge;
+          WeixinJSBridge.invoke = (name, args, callback) => {
+            if (name.startsWith("update")) links.push(args.link);
+            invoke(name, args, callback);
+          };
+        }"""
+    )
+    assert attempt(phone, {"share": {"title": "T"}}) == "config:ok"
+    phone.page.wait_for_function("links.length === 2")
+    assert phone.page.evaluate("links") == [site.url + "/item?a=1"] * 2
+
+
 @pytest.mark.slow
 def test_the_servers_lists_are_the_default(site: Site, open_phone: OpenPhone) -> None:
     """And a page's own list goes before them."""
