@@ -198,7 +198,7 @@ def test_memory_does_not_grow_with_all_that_ever_came(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Every day another twenty accounts. What is in files is not in memory."""
+    """Every day another ten accounts. What is in files is not in memory."""
     day = shorten(monkeypatch)
     files = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")}
     platform = Visited(sandbox, clock, has_thread=has_thread, **files)
@@ -206,7 +206,7 @@ def test_memory_does_not_grow_with_all_that_ever_came(
     tracemalloc.start()
     try:
         for number in range(6):
-            platform.read(platform.add(range(number * 20, number * 20 + 20)))
+            platform.read(platform.add(range(number * 10, number * 10 + 10)))
             clock.advance(day + 1)
             if has_thread:
                 platform.tick()
@@ -214,8 +214,8 @@ def test_memory_does_not_grow_with_all_that_ever_came(
             sizes.append(_size_of_ours())
     finally:
         tracemalloc.stop()
-    assert len(platform.accounts.at_hand) == (0 if has_thread else 20)
-    # Eighty accounts that stayed would be more than ten times as much.
+    assert len(platform.accounts.at_hand) == (0 if has_thread else 10)
+    # Forty accounts that stayed would be many times as much.
     assert sizes[-1] < sizes[1] * 3, sizes
 
 

@@ -24,7 +24,7 @@ LONG = 3000  # seconds; nothing here is to be fast
 @pytest.mark.parametrize(
     ("count", "life", "wrong", "hanging"),
     [
-        (100, 24, 10, 5),
+        pytest.param(100, 24, 10, 5, marks=pytest.mark.slow),
         pytest.param(2000, 320, 50, 20, marks=pytest.mark.slow),
     ],
 )
