@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
@@ -84,11 +86,31 @@ def require(what: str, reason: str) -> None:
     pytest.skip(reason)
 
 
+def _ports() -> Iterator[int]:
+    """Below those that the system gives to whoever asks for any: until a server listens on one, a
+    client of another test would be given it. Each test process has its own.
+    """
+    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0) % 10
+    first = 10_000 + 2_000 * worker
+    for number in itertools.count(os.getpid()):
+        yield first + number % 2_000
+
+
+_free_ports = _ports()
+
+
 def free_port() -> int:
+    """A port that nobody listens on."""
+    return next(filter(_is_free, _free_ports))
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 20, what: str = "") -> Any:
