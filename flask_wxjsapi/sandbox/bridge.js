@@ -5,28 +5,31 @@
   "use strict";
   const SANDBOX = "__SANDBOX_URL__";
   const PHONE = "__PHONE__"; // wechat or wecom
-  if (window.WeixinJSBridge && window.WeixinJSBridge.sandbox) return; // included twice
+  const LATE = "__LATE__"; // milliseconds
+  const MARK = Symbol.for("wxSandboxPhone");
+  if (window[MARK]) return; // included twice
+  window[MARK] = true;
 
   const KEY = "wxSandboxPhone";
-  const PHONES = {
-    // wxdebugger: jweixin then does not report to open.weixin.qq.com.
+  const BROWSERS = {
     android:
       "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) " +
-      "Version/4.0 Chrome/126.0.0.0 Mobile Safari/537.36 MicroMessenger/8.0.50 wxdebugger",
+      "Version/4.0 Chrome/126.0.0.0 Mobile Safari/537.36",
     ios:
       "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 " +
-      "(KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.50 wxdebugger",
-    wecom:
-      "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) " +
-      "Version/4.0 Chrome/126.0.0.0 Mobile Safari/537.36 wxwork/4.1.30 MicroMessenger/7.0.1 " +
-      "wxdebugger",
+      "(KHTML, like Gecko) Mobile/15E148",
+    desktop:
+      "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) " +
+      "Chrome/126.0.0.0 Safari/537.36",
   };
-  // The names are those that jweixin passes on, not always those that a page calls.
+  const MENU = { friend: "menu:share:appmessage", moments: "menu:share:timeline" };
+  // The names are those that jweixin passes on, not always those that a page calls. What needs
+  // another name is of the older pair, which the phone's menu asks for.
   const SHARES = new Map([
     ["updateAppMessageShareData", { to: "friend" }],
     ["updateTimelineShareData", { to: "moments" }],
-    ["sendAppMessage", { to: "friend", needs: "menu:share:appmessage" }],
-    ["shareTimeline", { to: "moments", needs: "menu:share:timeline" }],
+    ["sendAppMessage", { to: "friend", needs: MENU.friend }],
+    ["shareTimeline", { to: "moments", needs: MENU.moments }],
   ]);
   const WITHOUT_EFFECT = new Set([
     "hideOptionMenu", "showOptionMenu", "hideMenuItems", "showMenuItems",
@@ -35,7 +38,16 @@
 
   const ask = window.fetch.bind(window); // before the page puts its own in its place
   const inWeChat = /MicroMessenger/i.test(navigator.userAgent);
-  const mode = readMode();
+  const isWeCom = inWeChat ? /wxwork/i.test(navigator.userAgent) : PHONE === "wecom";
+  const system = readSystem();
+  const LACKING = new Set(
+    isWeCom ? ["updateAppMessageShareData", "updateTimelineShareData"] : ["agentConfig"],
+  );
+  // What a person or a test has chosen for the tab.
+  const late = Math.max(0, Number(stored("wxSandboxLate") ?? LATE)) || 0; // milliseconds
+  const isOld = stored("wxSandboxOld") === "1";
+  const isFrozen = stored("wxSandboxFrozen") === "1";
+  const isFromPlainLink = stored("wxSandboxOpened") === "plain-link";
   const landing = readLanding();
   const state = { url: "", shares: {} };
   const config = newVerdict("config");
@@ -44,22 +56,32 @@
 
   // -- the phone
 
-  const withoutHash = (url) => url.split("#")[0];
-  const address = () => withoutHash(mode === "ios" ? landing : location.href);
+  const comparesLanding = system === "ios" && !isWeCom;
+  const address = () => (comparesLanding ? landing : location.href).split("#")[0];
 
   function newVerdict(name) {
     return { name, errMsg: "", asking: false, asked: 0, granted: new Set() };
   }
 
-  function readMode() {
-    if (/wxwork/i.test(navigator.userAgent)) return "wecom";
-    if (inWeChat) return /iPhone|iPad/i.test(navigator.userAgent) ? "ios" : "android";
-    if (PHONE === "wecom") return "wecom";
+  function stored(key) {
     try {
-      return sessionStorage.getItem(KEY) === "ios" ? "ios" : "android";
+      return sessionStorage.getItem(key);
     } catch {
-      return "android"; // a page may be denied its storage
+      return null; // a page may be denied its storage
     }
+  }
+
+  function readSystem() {
+    const { userAgent } = navigator;
+    if (!inWeChat) return Object.keys(BROWSERS).find((name) => name === stored(KEY)) ?? "android";
+    if (/iPhone|iPad/i.test(userAgent)) return "ios";
+    return /WindowsWechat|MacWechat/i.test(userAgent) ? "desktop" : "android";
+  }
+
+  function playedAgent() {
+    const app = isWeCom ? "wxwork/4.1.30 MicroMessenger/7.0.1" : "MicroMessenger/8.0.50";
+    const parts = [BROWSERS[system], app, ...(system === "desktop" ? ["WindowsWechat"] : [])];
+    return [...parts, "wxdebugger"].join(" "); // so jweixin does not report to open.weixin.qq.com
   }
 
   function readLanding() {
@@ -125,59 +147,97 @@
     return errMsg;
   }
 
-  const isGranted = (name) => config.granted.has(name) || agentConfig.granted.has(name);
+  async function verifyConfig(args) {
+    const url = address();
+    const errMsg = await verify(config, configQuestion(args, url), args.verifyJsApiList);
+    const isTold = errMsg === "config:invalid signature" && !isOld;
+    return isTold ? { errMsg, realAuthUrl: url } : { errMsg };
+  }
+
+  async function verifyAgent(args) {
+    const errMsg = await verify(agentConfig, agentQuestion(args, address()), args.jsApiList);
+    return { errMsg, err_msg: errMsg };
+  }
+
+  const isGranted = (name) =>
+    !LACKING.has(name) && [config, agentConfig].some(({ granted }) => granted.has(name));
+
+  // The phone's menu asks the page only where that was allowed.
+  const asksForOld = (to) => Boolean(listeners[MENU[to]]) && isGranted(MENU[to]);
+
+  function share({ to, needs }, args) {
+    const [title, desc, link] = [args.title, args.desc, args.link].map(text);
+    const card = { kind: "card", title, desc, link, imgUrl: text(args.imgUrl ?? args.img_url) };
+    const asLink = (why) => ({ kind: "link", why, link: location.href });
+    if (isFromPlainLink) state.shares[to] = asLink("plain-link");
+    else if (needs || system !== "desktop") state.shares[to] = card;
+    else state.shares[to] ??= asLink("desktop");
+    show();
+  }
+
+  // What a friend and Moments would get, as far as it is known before the menu asks.
+  function outcomes() {
+    const known = Object.entries(state.shares).filter(
+      ([to, { why }]) => why !== "desktop" || !asksForOld(to),
+    );
+    return Object.fromEntries(known);
+  }
+
+  function checkJsApi({ jsApiList }) {
+    const names = Array.isArray(jsApiList) ? jsApiList : [];
+    const result = Object.fromEntries(names.map((name) => [name, isGranted(name)]));
+    const isAndroid = /Android/i.test(navigator.userAgent); // as jweixin asks
+    return { err_msg: "checkJsApi:ok", checkResult: isAndroid ? JSON.stringify(result) : result };
+  }
 
   function play(name, args) {
-    if (name === "checkJsApi") {
-      const names = Array.isArray(args.jsApiList) ? args.jsApiList : [];
-      const result = Object.fromEntries(names.map((api) => [api, isGranted(api)]));
-      const isAndroid = /Android/i.test(navigator.userAgent); // as jweixin asks
-      return { err_msg: "checkJsApi:ok", checkResult: isAndroid ? JSON.stringify(result) : result };
+    if (name === "checkJsApi") return checkJsApi(args);
+    if (LACKING.has(name)) {
+      explain(
+        isWeCom ? `WeCom has no ${name}: call onMenuShareAppMessage and onMenuShareTimeline there.`
+          : `only WeCom has ${name}, and that is the phone of bridge.js?phone=wecom.`,
+      );
+      return { err_msg: `${name}:function not exist` };
     }
-    if (name === "agentConfig") {
-      explain("only WeCom has agentConfig, and that is the phone of bridge.js?phone=wecom.");
-      return { err_msg: "agentConfig:function not exist" };
-    }
-    const share = SHARES.get(name);
-    if (!isGranted((share && share.needs) || name)) {
+    const kind = SHARES.get(name);
+    if (!isGranted((kind && kind.needs) || name)) {
       explain(`${name} is in the jsApiList of no wx.config that got config:ok: permission denied.`);
       return { err_msg: `${name}:permission denied` };
     }
-    if (share) {
-      const [title, desc, link] = [args.title, args.desc, args.link].map(text);
-      state.shares[share.to] = { title, desc, link, imgUrl: text(args.imgUrl ?? args.img_url) };
-      showShares();
-    } else if (name === "getNetworkType") {
-      return { err_msg: "network_type:wifi" };
-    } else if (!WITHOUT_EFFECT.has(name)) {
+    if (kind) share(kind, args);
+    else if (name === "getNetworkType") return { err_msg: "network_type:wifi" };
+    else if (!WITHOUT_EFFECT.has(name)) {
       explain(`it does not play ${name}, which a desktop browser cannot do. The page gets a fail.`);
       return { err_msg: `${name}:fail` };
     }
     return { err_msg: `${name}:ok` };
   }
 
+  async function result(name, args) {
+    if (name === "preVerifyJSAPI") return verifyConfig(args);
+    if (name === "agentConfig" && isWeCom) return verifyAgent(args);
+    return play(name, args);
+  }
+
+  function invoke(name, args, callback) {
+    // As JSON, which is how a page's call reaches a client.
+    const given = (typeof args === "object" && JSON.parse(JSON.stringify(args))) || {};
+    result(text(name), given).then((answer) => {
+      // Apart, so that an exception in it is the page's.
+      if (typeof callback === "function") setTimeout(() => callback(answer), 0);
+    });
+  }
+
   const bridge = {
     sandbox: SANDBOX,
-    invoke(name, args, callback) {
-      // Never before invoke() returns: a client's answer takes its time as well.
-      const answer = (result) => setTimeout(() => callback && callback(result), 0);
-      const given = args || {};
-      if (name === "preVerifyJSAPI")
-        verify(config, configQuestion(given, address()), given.verifyJsApiList)
-          .then((errMsg) => answer({ errMsg }));
-      else if (name === "agentConfig" && mode === "wecom")
-        verify(agentConfig, agentQuestion(given, address()), given.jsApiList)
-          .then((errMsg) => answer({ errMsg, err_msg: errMsg }));
-      else answer(play(text(name), given));
-    },
-    call(name, args) {
-      bridge.invoke(name, args);
-    },
+    invoke,
+    call: invoke,
     on(event, callback) {
       listeners[event] = callback;
-      showShares();
+      show();
     },
   };
+  if (isFrozen) Object.freeze(bridge);
 
   // -- the card
 
@@ -212,7 +272,28 @@
     return found.map((text) => make("p", { className: "warning" }, ...text));
   }
 
+  const WHY_LINK = {
+    "plain-link": [
+      "A page that was opened from a plain link is shared as one, whatever :ok says. Open it from " +
+        "a QR code, the account’s menu, favourites or a card.",
+      "从聊天里的普通链接打开的页面，即使返回 :ok，分享出去仍是普通链接。" +
+        "请从二维码、公众号菜单、收藏或分享卡片打开。",
+    ],
+    desktop: [
+      "Desktop WeChat makes no card of update…ShareData: call onMenuShareAppMessage and " +
+        "onMenuShareTimeline as well.",
+      "电脑版微信不使用 update…ShareData，请同时调用 onMenuShareAppMessage 和 onMenuShareTimeline。",
+    ],
+  };
+
+  function linkCard(heading, { why, link }) {
+    const warning = make("p", { className: "warning" }, ...both(...WHY_LINK[why]));
+    const [title, words] = [make("h3", {}, ...heading), make("p", { className: "link" }, link)];
+    return make("section", {}, title, words, warning);
+  }
+
   function shareCard(heading, share, withDescription) {
+    if (share.kind === "link") return linkCard(heading, share);
     const [page, image] = [web(share.link), web(share.imgUrl)];
     const picture = make("span", { className: "picture" });
     if (image) {
@@ -234,10 +315,10 @@
   }
 
   // The old way to share: the phone asks the page when somebody presses the button.
-  function oldButton(event, label) {
+  function oldButton(to, label) {
     const button = make("button", { type: "button" }, ...label);
-    button.addEventListener("click", () => listeners[event]({}));
-    return listeners[event] ? [button] : [];
+    button.addEventListener("click", () => listeners[MENU[to]]({}));
+    return asksForOld(to) ? [button] : [];
   }
 
   // The hosts that jweixin should have come from. A module loader gives it to nobody else, so
@@ -288,21 +369,28 @@
     why.hidden = !wrong;
     if (wrong) why.href = `${SANDBOX}/sandbox/?${wrong.question}#diagnose`;
     compared.hidden = !state.url;
+    Object.assign(phone.dataset, { configs: config.asked, url: state.url });
+    showShares();
   }
 
   function showShares() {
-    const { friend, moments } = state.shares;
+    const [made, asking] = [outcomes(), Object.keys(MENU).filter(asksForOld)];
+    const known = JSON.stringify([made, asking]);
+    if (shares.known === known) return; // its pictures would be loaded again
+    shares.known = known;
+    phone.dataset.shares = JSON.stringify(made);
+    const { friend, moments } = made;
     shares.replaceChildren(
       ...(friend ? [shareCard(both("For a friend", "发送给朋友"), friend, true)] : []),
       ...(moments ? [shareCard(both("For Moments", "朋友圈"), moments, false)] : []),
-      ...oldButton("menu:share:appmessage", both("Share with a friend", "分享给朋友")),
-      ...oldButton("menu:share:timeline", both("Share to Moments", "分享到朋友圈")),
+      ...oldButton("friend", both("Share with a friend", "分享给朋友")),
+      ...oldButton("moments", both("Share to Moments", "分享到朋友圈")),
     );
   }
 
   function modeButton(name, ...label) {
     const button = make("button", { type: "button", disabled: inWeChat }, ...label);
-    button.setAttribute("aria-pressed", String(mode === name));
+    button.setAttribute("aria-pressed", String(system === name));
     button.addEventListener("click", () => {
       try {
         sessionStorage.setItem(KEY, name);
@@ -317,9 +405,8 @@
   function build() {
     const body = make(
       "div", { id: "body", hidden: innerWidth < 600 }, compared,
-      make("div", { className: "modes", hidden: mode === "wecom" },
-        modeButton("android", "Android: ", ...both("current URL", "当前 URL")),
-        modeButton("ios", "iOS: ", ...both("landing URL", "首次进入的 URL"))),
+      make("div", { className: "modes" }, modeButton("android", "Android"),
+        modeButton("ios", "iOS"), modeButton("desktop", ...both("Desktop", "电脑版"))),
       shares,
     );
     const toggle = make("button", { type: "button", className: "toggle" });
@@ -334,12 +421,13 @@
       label();
     });
     label();
-    const title = mode === "wecom" ? both("Sandbox WeCom", "沙箱企业微信")
+    const title = isWeCom ? both("Sandbox WeCom", "沙箱企业微信")
       : both("Sandbox phone", "沙箱手机");
     const verdicts = make("div", { className: "verdicts" }, config.line, agentConfig.line);
     // Two verdicts do not fit beside the title.
-    const parts = mode === "wecom" ? [toggle, verdicts] : [verdicts, toggle];
-    const header = make("header", { className: mode }, make("h2", {}, ...title), ...parts);
+    const parts = isWeCom ? [toggle, verdicts] : [verdicts, toggle];
+    const kind = isWeCom ? "wecom" : "";
+    const header = make("header", { className: kind }, make("h2", {}, ...title), ...parts);
     const panel = make("aside", {}, header, note, body);
     panel.setAttribute("aria-label", "WeChat sandbox 微信沙箱");
     const root = phone.attachShadow({ mode: "open" });
@@ -410,18 +498,30 @@
 
   const phone = document.createElement("wx-sandbox-phone");
 
-  function ready() {
-    // Beside the body, which a page may replace.
-    document.documentElement.append(phone);
+  let hasArrived = late === 0;
+
+  function arrive() {
+    if (!hasArrived) {
+      hasArrived = true;
+      // A page may wait for it with a property of its own.
+      if (window.WeixinJSBridge !== bridge) Reflect.set(window, "WeixinJSBridge", bridge);
+    }
     document.dispatchEvent(new Event("WeixinJSBridgeReady"));
   }
 
+  function ready() {
+    // Beside the body, which a page may replace.
+    document.documentElement.append(phone);
+    if (late) setTimeout(arrive, late);
+    else arrive();
+  }
+
   try {
-    const agent = { configurable: true, get: () => PHONES[mode] };
+    const agent = { configurable: true, get: playedAgent };
     if (!inWeChat) Object.defineProperty(navigator, "userAgent", agent);
     // Real WeChat puts its own there, which knows nothing of a sandbox's account.
-    const own = { configurable: true, get: () => bridge, set() {} };
-    Object.defineProperty(window, "WeixinJSBridge", own);
+    const get = () => (hasArrived ? bridge : undefined);
+    Object.defineProperty(window, "WeixinJSBridge", { configurable: true, get, set() {} });
   } catch (error) {
     console.error("WeChat sandbox: this browser cannot be made its phone.", error);
     return;
