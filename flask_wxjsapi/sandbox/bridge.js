@@ -10,7 +10,9 @@
   if (window[MARK]) return; // included twice
   window[MARK] = true;
 
+  // What a person or a test chooses for the tab is in sessionStorage.
   const KEY = "wxSandboxPhone";
+  const CARD_KEY = "wxSandboxCard";
   const BROWSERS = {
     android:
       "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) " +
@@ -43,15 +45,15 @@
   const LACKING = new Set(
     isWeCom ? ["updateAppMessageShareData", "updateTimelineShareData"] : ["agentConfig"],
   );
-  // What a person or a test has chosen for the tab.
   const late = Math.max(0, Number(stored("wxSandboxLate") ?? LATE)) || 0; // milliseconds
   const isOld = stored("wxSandboxOld") === "1";
   const isFrozen = stored("wxSandboxFrozen") === "1";
   const isFromPlainLink = stored("wxSandboxOpened") === "plain-link";
   const landing = readLanding();
-  const state = { url: "", shares: {} };
+  const state = { url: "", shares: {}, calls: [] };
   const config = newVerdict("config");
   const agentConfig = newVerdict("agentConfig"); // WeCom's
+  const verdicts = [config, agentConfig];
   const listeners = {};
 
   // -- the phone
@@ -60,7 +62,7 @@
   const address = () => (comparesLanding ? landing : location.href).split("#")[0];
 
   function newVerdict(name) {
-    return { name, errMsg: "", asking: false, asked: 0, granted: new Set() };
+    return { name, errMsg: "", asking: false, asked: 0, granted: new Set(), cause: null };
   }
 
   function stored(key) {
@@ -68,6 +70,15 @@
       return sessionStorage.getItem(key);
     } catch {
       return null; // a page may be denied its storage
+    }
+  }
+
+  function store(key, value) {
+    try {
+      sessionStorage.setItem(key, value);
+      return true;
+    } catch {
+      return false;
     }
   }
 
@@ -134,17 +145,34 @@
     const { name } = verdict;
     const names = Array.isArray(apis) ? [...apis] : [];
     const turn = ++verdict.asked;
-    const question = new URLSearchParams({ appId: asked.corpid, ...asked });
-    Object.assign(verdict, { asking: true, question });
+    Object.assign(verdict, { asking: true, question: { appId: asked.corpid, ...asked } });
     state.url = asked.url;
     show();
     const errMsg = await judge(name, asked);
-    if (turn === verdict.asked) {
-      const granted = new Set(errMsg === `${name}:ok` ? names : []);
-      Object.assign(verdict, { asking: false, errMsg, granted });
-      show();
-    }
+    if (turn !== verdict.asked) return errMsg;
+    const granted = new Set(errMsg === `${name}:ok` ? names : []);
+    Object.assign(verdict, { asking: false, errMsg, granted, cause: null });
+    show();
+    if (isInvalid(verdict)) findCause(verdict);
     return errMsg;
+  }
+
+  const isInvalid = ({ name, errMsg }) => errMsg === `${name}:invalid signature`;
+
+  // For the card alone: without an answer it still has a link to where the cause is found.
+  async function findCause(verdict) {
+    const turn = verdict.asked;
+    const body = JSON.stringify(verdict.question);
+    const headers = { "Content-Type": "application/json" };
+    try {
+      const options = { method: "POST", body, headers, cache: "no-store", credentials: "omit" };
+      const response = await ask(`${SANDBOX}/sandbox/diagnose`, options);
+      if (!response.ok || turn !== verdict.asked) return;
+      verdict.cause = await response.json();
+      show();
+    } catch {
+      // it stays unknown
+    }
   }
 
   async function verifyConfig(args) {
@@ -160,7 +188,7 @@
   }
 
   const isGranted = (name) =>
-    !LACKING.has(name) && [config, agentConfig].some(({ granted }) => granted.has(name));
+    !LACKING.has(name) && verdicts.some(({ granted }) => granted.has(name));
 
   // The phone's menu asks the page only where that was allowed.
   const asksForOld = (to) => Boolean(listeners[MENU[to]]) && isGranted(MENU[to]);
@@ -223,6 +251,9 @@
     // As JSON, which is how a page's call reaches a client.
     const given = (typeof args === "object" && JSON.parse(JSON.stringify(args))) || {};
     result(text(name), given).then((answer) => {
+      const [, said] = /:(.*)/.exec(answer.errMsg || answer.err_msg);
+      state.calls.push(`${text(name)} → ${said}`);
+      showCalls();
       // Apart, so that an exception in it is the page's.
       if (typeof callback === "function") setTimeout(() => callback(answer), 0);
     });
@@ -241,14 +272,13 @@
 
   // -- the card
 
+  const isChinese = /^zh/i.test(navigator.language);
+  const say = (english, chinese) => (isChinese ? chinese : english);
+
   function make(tag, properties, ...children) {
     const element = Object.assign(document.createElement(tag), properties);
     element.append(...children);
     return element;
-  }
-
-  function both(english, chinese) {
-    return [`${english} `, make("span", { lang: "zh-CN" }, chinese)];
   }
 
   function web(address) {
@@ -263,33 +293,36 @@
   function problems({ link, imgUrl }) {
     const page = web(link);
     const found = [];
-    if (!page) found.push(both("link is no full http(s) address.", "link 不是完整网址"));
+    if (!page) found.push(say("link is no full http(s) address.", "link 不是完整网址。"));
     else if (page.hostname !== location.hostname)
       found.push(
-        both(`link leads to ${page.hostname}, not to this page’s host.`, "link 与本页域名不同"),
+        say(`link leads to ${page.hostname}, not to this page’s host.`, "link 与本页域名不同。"),
       );
-    if (!web(imgUrl)) found.push(both("imgUrl is no full http(s) address.", "imgUrl 不是完整网址"));
-    return found.map((text) => make("p", { className: "warning" }, ...text));
+    if (!web(imgUrl)) found.push(say("imgUrl is no full http(s) address.", "imgUrl 不是完整网址。"));
+    return found.map((words) => make("p", { className: "warning" }, words));
   }
 
   const WHY_LINK = {
-    "plain-link": [
-      "A page that was opened from a plain link is shared as one, whatever :ok says. Open it from " +
-        "a QR code, the account’s menu, favourites or a card.",
+    "plain-link": say(
+      "A page that was opened from a plain link is shared as one, whatever :ok says. Open it " +
+        "from a QR code, the account’s menu, favourites or a card.",
       "从聊天里的普通链接打开的页面，即使返回 :ok，分享出去仍是普通链接。" +
         "请从二维码、公众号菜单、收藏或分享卡片打开。",
-    ],
-    desktop: [
+    ),
+    desktop: say(
       "Desktop WeChat makes no card of update…ShareData: call onMenuShareAppMessage and " +
         "onMenuShareTimeline as well.",
-      "电脑版微信不使用 update…ShareData，请同时调用 onMenuShareAppMessage 和 onMenuShareTimeline。",
-    ],
+      "电脑版微信不使用 update…ShareData，请同时调用 onMenuShareAppMessage 和 " +
+        "onMenuShareTimeline。",
+    ),
   };
 
   function linkCard(heading, { why, link }) {
-    const warning = make("p", { className: "warning" }, ...both(...WHY_LINK[why]));
-    const [title, words] = [make("h3", {}, ...heading), make("p", { className: "link" }, link)];
-    return make("section", {}, title, words, warning);
+    return make(
+      "section", { className: "plain" }, make("h3", {}, heading),
+      make("p", { className: "link" }, link),
+      make("p", { className: "warning" }, WHY_LINK[why]),
+    );
   }
 
   function shareCard(heading, share, withDescription) {
@@ -308,7 +341,7 @@
         share.link)
       : make("span", {}, share.link);
     return make(
-      "section", {}, make("h3", {}, ...heading),
+      "section", {}, make("h3", {}, heading),
       make("div", { className: "share" }, words, picture),
       make("p", { className: "link" }, link), ...problems(share),
     );
@@ -316,7 +349,7 @@
 
   // The old way to share: the phone asks the page when somebody presses the button.
   function oldButton(to, label) {
-    const button = make("button", { type: "button" }, ...label);
+    const button = make("button", { type: "button" }, label);
     button.addEventListener("click", () => listeners[MENU[to]]({}));
     return asksForOld(to) ? [button] : [];
   }
@@ -333,21 +366,31 @@
 
   config.line = make("p", { className: "status" });
   agentConfig.line = make("p", { className: "status", hidden: true });
-  for (const { line } of [config, agentConfig]) line.setAttribute("role", "status");
+  for (const { line } of verdicts) line.setAttribute("role", "status");
   const note = make("p", { className: "warning" });
+  const body = make("div", { id: "body" });
+  const toggle = make("button", { type: "button", className: "toggle" });
+  const cause = make("p", { className: "cause" });
   const comparedUrl = make("code", {});
-  const why = make("a", { target: "_blank", rel: "noopener" }, ...both("Why?", "为什么？"));
+  const why = outside(say("Why?", "为什么？"), "");
   const compared = make(
-    "div", {}, make("h3", {}, ...both("The phone compared", "手机比对的 URL")), comparedUrl, why,
+    "div", {}, make("h3", {}, say("The phone compared", "手机比对的 URL")), comparedUrl,
   );
   const shares = make("div", {});
+  const calls = make("ol", {});
+  const callsTitle = make("summary", {});
+  const CALLS = 8; // the last ones are shown
+
+  function outside(label, href) {
+    return make("a", { target: "_blank", rel: "noopener", href }, label);
+  }
 
   const isKnown = ({ asked, asking }) => asked > 0 && !asking;
 
   function showVerdict(verdict) {
     const { name, errMsg, asking, asked, line } = verdict;
-    const waiting = asking ? ["…"] : both(`wx.${name} not called yet`, "尚未调用");
-    const words = make("span", {}, ...(isKnown(verdict) ? [errMsg] : waiting));
+    const waiting = asking ? "…" : say(`wx.${name} not called yet`, `wx.${name} 尚未调用`);
+    const words = make("span", {}, isKnown(verdict) ? errMsg : waiting);
     // Only what changes is told to a screen reader.
     if (words.textContent !== line.textContent) line.replaceChildren(words);
     line.hidden = verdict === agentConfig && !asked;
@@ -358,19 +401,48 @@
   }
 
   function show() {
-    const verdicts = [config, agentConfig];
     verdicts.forEach(showVerdict);
     const host = missing();
-    const advice = `jweixin could not be loaded from ${host}: no internet?`;
-    note.replaceChildren(...both(advice, "无法加载 jweixin，没有联网？"));
+    note.textContent = say(
+      `jweixin could not be loaded from ${host}: no internet?`,
+      `无法从 ${host} 加载 jweixin，没有联网？`,
+    );
     note.hidden = !host;
     comparedUrl.textContent = state.url;
-    const wrong = verdicts.find((v) => isKnown(v) && v.errMsg === `${v.name}:invalid signature`);
-    why.hidden = !wrong;
-    if (wrong) why.href = `${SANDBOX}/sandbox/?${wrong.question}#diagnose`;
     compared.hidden = !state.url;
+    showCause(verdicts.find((verdict) => isKnown(verdict) && isInvalid(verdict)));
     Object.assign(phone.dataset, { configs: config.asked, url: state.url });
     showShares();
+    fold();
+  }
+
+  function showCause(wrong) {
+    cause.hidden = !wrong;
+    if (!wrong) return;
+    const { question, cause: found } = wrong;
+    why.href = `${SANDBOX}/sandbox/?${new URLSearchParams(question)}#diagnose`;
+    cause.replaceChildren(found ? `${say(found.english, found.chinese)} ` : "", why);
+    cause.dataset.cause = found ? found.cause : "";
+  }
+
+  function showCalls() {
+    const { length } = state.calls;
+    callsTitle.textContent = say(`Calls: ${length}`, `调用：${length}`);
+    calls.replaceChildren(...state.calls.slice(-CALLS).map((call) => make("li", {}, call)));
+    calls.start = Math.max(1, length - CALLS + 1);
+  }
+
+  let chosen = stored(CARD_KEY); // by a person, for the pages to come as well
+
+  // It covers a part of the page, and so it is open only where something is wrong.
+  function fold() {
+    const isWrong = verdicts.some(({ name, errMsg }) => errMsg && errMsg !== `${name}:ok`);
+    const isOpen = chosen ? chosen === "open" : isWrong && innerWidth >= 600;
+    body.hidden = !isOpen;
+    toggle.setAttribute("aria-expanded", String(isOpen));
+    const label = isOpen ? say("Show less", "收起") : say("Show more", "展开");
+    toggle.setAttribute("aria-label", label);
+    toggle.textContent = isOpen ? "▾" : "▴";
   }
 
   function showShares() {
@@ -381,55 +453,87 @@
     phone.dataset.shares = JSON.stringify(made);
     const { friend, moments } = made;
     shares.replaceChildren(
-      ...(friend ? [shareCard(both("For a friend", "发送给朋友"), friend, true)] : []),
-      ...(moments ? [shareCard(both("For Moments", "朋友圈"), moments, false)] : []),
-      ...oldButton("friend", both("Share with a friend", "分享给朋友")),
-      ...oldButton("moments", both("Share to Moments", "分享到朋友圈")),
+      ...(friend ? [shareCard(say("For a friend", "发送给朋友"), friend, true)] : []),
+      ...(moments ? [shareCard(say("For Moments", "朋友圈"), moments, false)] : []),
+      ...oldButton("friend", say("Share with a friend", "分享给朋友")),
+      ...oldButton("moments", say("Share to Moments", "分享到朋友圈")),
     );
   }
 
-  function modeButton(name, ...label) {
-    const button = make("button", { type: "button", disabled: inWeChat }, ...label);
-    button.setAttribute("aria-pressed", String(system === name));
+  function choice(label, title, isOn, key, value) {
+    const button = make("button", { type: "button", title }, label);
+    button.setAttribute("aria-pressed", String(isOn));
     button.addEventListener("click", () => {
-      try {
-        sessionStorage.setItem(KEY, name);
-        location.reload();
-      } catch {
-        explain("this page may store nothing, so it stays the phone it is.");
-      }
+      if (store(key, value)) location.reload();
+      else explain("this page may store nothing, so it stays the phone it is.");
     });
     return button;
   }
 
+  function systemChoice(name, label) {
+    const title = name === "ios" && !isWeCom
+      ? say("compares the address that was entered first", "比对首次进入的 URL")
+      : say("compares the current address", "比对当前 URL");
+    const button = choice(label, title, system === name, KEY, name);
+    button.disabled = inWeChat;
+    return button;
+  }
+
+  const systemChoices = () => [
+    systemChoice("android", "Android"), systemChoice("ios", "iOS"),
+    systemChoice("desktop", say("Desktop", "电脑版")),
+  ];
+
+  const switches = () => [
+    choice(
+      say("Late", "桥迟到"),
+      say("WeixinJSBridge comes half a second late", "WeixinJSBridge 晚半秒才出现"),
+      late > 0, "wxSandboxLate", late > 0 ? "0" : "500",
+    ),
+    choice(
+      say("Frozen", "桥冻结"),
+      say("the page cannot change WeixinJSBridge", "页面无法改写 WeixinJSBridge"),
+      isFrozen, "wxSandboxFrozen", isFrozen ? "0" : "1",
+    ),
+    choice(
+      say("Old client", "旧客户端"), say("tells no realAuthUrl", "不返回 realAuthUrl"),
+      isOld, "wxSandboxOld", isOld ? "0" : "1",
+    ),
+    choice(
+      say("Plain link", "普通链接"),
+      say("opened from a plain link in a chat", "从聊天里的普通链接打开"),
+      isFromPlainLink, "wxSandboxOpened", isFromPlainLink ? "card" : "plain-link",
+    ),
+  ];
+
+  function row(label, buttons) {
+    const group = make("div", { className: "row" }, ...buttons);
+    group.setAttribute("role", "group");
+    group.setAttribute("aria-label", label);
+    return group;
+  }
+
   function build() {
-    const body = make(
-      "div", { id: "body", hidden: innerWidth < 600 }, compared,
-      make("div", { className: "modes" }, modeButton("android", "Android"),
-        modeButton("ios", "iOS"), modeButton("desktop", ...both("Desktop", "电脑版"))),
-      shares,
+    const own = outside(say("The sandbox’s own page", "沙箱页面"), `${SANDBOX}/sandbox/`);
+    body.append(
+      cause, compared, row(say("Phone", "手机"), systemChoices()),
+      row(say("What it does", "行为"), switches()), shares,
+      make("footer", {}, make("details", {}, callsTitle, calls), own),
     );
-    const toggle = make("button", { type: "button", className: "toggle" });
-    const label = () => {
-      toggle.setAttribute("aria-expanded", String(!body.hidden));
-      toggle.setAttribute("aria-label", body.hidden ? "Show more 展开" : "Show less 收起");
-      toggle.textContent = body.hidden ? "▴" : "▾";
-    };
     toggle.setAttribute("aria-controls", "body");
     toggle.addEventListener("click", () => {
-      body.hidden = !body.hidden;
-      label();
+      chosen = body.hidden ? "open" : "folded";
+      store(CARD_KEY, chosen);
+      fold();
     });
-    label();
-    const title = isWeCom ? both("Sandbox WeCom", "沙箱企业微信")
-      : both("Sandbox phone", "沙箱手机");
-    const verdicts = make("div", { className: "verdicts" }, config.line, agentConfig.line);
+    const title = isWeCom ? say("Sandbox WeCom", "沙箱企业微信") : say("Sandbox phone", "沙箱手机");
+    const lines = make("div", { className: "verdicts" }, config.line, agentConfig.line);
     // Two verdicts do not fit beside the title.
-    const parts = isWeCom ? [toggle, verdicts] : [verdicts, toggle];
+    const parts = isWeCom ? [toggle, lines] : [lines, toggle];
     const kind = isWeCom ? "wecom" : "";
-    const header = make("header", { className: kind }, make("h2", {}, ...title), ...parts);
-    const panel = make("aside", {}, header, note, body);
-    panel.setAttribute("aria-label", "WeChat sandbox 微信沙箱");
+    const header = make("header", { className: kind }, make("h2", {}, title), ...parts);
+    const panel = make("aside", { lang: say("en", "zh-CN") }, header, note, body);
+    panel.setAttribute("aria-label", say("WeChat sandbox", "微信沙箱"));
     const root = phone.attachShadow({ mode: "open" });
     try {
       const sheet = new CSSStyleSheet(); // a strict Content-Security-Policy has no say in these
@@ -458,23 +562,28 @@
     [hidden] { display: none !important; }
     aside { max-height: calc(100vh - 24px); overflow: auto; border: 1px solid var(--edge);
       border-radius: 12px; background: var(--back); box-shadow: 0 6px 28px rgb(0 0 0 / 22%); }
-    header { display: flex; flex-wrap: wrap; align-items: center; gap: 8px; padding: 8px 12px; }
+    header { display: flex; align-items: center; gap: 8px; padding: 8px 12px; }
     h2, h3, b { font-weight: 650; }
     h3 { margin-bottom: 4px; font-size: 12px; color: var(--soft); }
-    [lang] { display: inline-block; font-size: 92%; opacity: .85; }
+    h2 { overflow: hidden; min-width: 0; text-overflow: ellipsis; white-space: nowrap; }
     code, .status { font-family: ui-monospace, Menlo, Consolas, monospace; }
     .verdicts { display: grid; gap: 4px; justify-items: end; margin-left: auto; }
+    .wecom { flex-wrap: wrap; }
     .wecom h2 { flex: 1; }
     .wecom .verdicts { display: flex; flex: 1 0 100%; flex-wrap: wrap; }
-    .status { padding: 2px 10px; border-radius: 99px; background: var(--inset); }
+    .status { padding: 2px 8px; border-radius: 99px; background: var(--inset); font-size: 12px;
+      white-space: nowrap; }
     [data-verdict=ok] { background: var(--good-back); color: var(--good); font-weight: 650; }
     [data-verdict=bad] { background: var(--bad-back); color: var(--bad); font-weight: 650; }
-    #body { display: grid; grid-template-columns: minmax(0, 1fr); gap: 12px;
-      padding: 4px 12px 12px; }
+    #body { display: grid; grid-template-columns: minmax(0, 1fr); gap: 10px;
+      padding: 2px 12px 10px; }
     code { display: block; font-size: 12px; }
+    .cause { padding: 6px 10px; border-radius: 8px; background: var(--bad-back);
+      color: var(--bad); }
     .warning { margin-top: 6px; padding: 6px 10px; border-radius: 8px; background: var(--warn-back);
       color: var(--warn); }
     aside > .warning { margin: 0 12px 10px; }
+    .plain + .plain .warning { display: none; }
     section + section, section + button { margin-top: 10px; }
     .share { display: flex; gap: 10px; justify-content: space-between; padding: 8px 10px;
       border: 1px solid var(--edge); border-radius: 8px; }
@@ -486,13 +595,18 @@
       text-overflow: ellipsis; white-space: nowrap; }
     a { color: inherit; }
     @media (max-width: 480px) { :host { width: calc(100vw - 24px); } aside { max-height: 66vh; } }
-    .modes { display: flex; gap: 6px; }
-    button { flex: 1; padding: 6px 8px; border: 1px solid var(--edge); border-radius: 8px;
-      background: var(--back); color: inherit; cursor: pointer; }
+    .row { display: flex; gap: 6px; }
+    button { flex: 1 1 auto; padding: 4px 6px; border: 1px solid var(--edge); border-radius: 8px;
+      background: var(--back); color: inherit; font-size: 12px; white-space: nowrap;
+      cursor: pointer; }
     button[aria-pressed=true] { border-color: var(--good); background: var(--good-back);
       color: var(--good); }
     button:disabled { cursor: default; }
-    .toggle { flex: none; width: 32px; height: 32px; padding: 0; }
+    .toggle { flex: none; width: 28px; height: 28px; padding: 0; }
+    footer { display: flex; gap: 10px; justify-content: space-between; color: var(--soft);
+      font-size: 12px; }
+    footer a { flex: none; }
+    ol { padding-left: 3ch; }
     :focus-visible { outline: 2px solid var(--good); outline-offset: 2px; }
   `;
 
@@ -527,6 +641,7 @@
     return;
   }
   build();
+  showCalls();
   show();
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", ready);
   else setTimeout(ready, 0);

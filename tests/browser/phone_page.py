@@ -37,3 +37,8 @@ def result(page: Page, call: str) -> Any:
 def in_order(desktop: Phone) -> bool:
     """Nothing else was asked from the network, and no exception was left uncaught."""
     return not desktop.blocked and not desktop.errors
+
+
+def unfold(phone: Phone) -> None:
+    """Show all of the card, which covers little by itself."""
+    phone.page.locator(CARD).get_by_role("button", name="Show more").click()

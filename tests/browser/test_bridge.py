@@ -12,7 +12,7 @@ from flask import Response
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import ANDROID, IPHONE, Phone
-from .phone_page import CARD, CONFIGURE, JWEIXIN_URL, LISTEN, Site, in_order, result, said
+from .phone_page import CARD, CONFIGURE, JWEIXIN_URL, LISTEN, Site, in_order, result, said, unfold
 
 pytestmark = pytest.mark.browser
 
@@ -219,7 +219,7 @@ def test_the_share_card(
     assert friend.locator(".share p").inner_text() == "About it"
     assert friend.locator("a").get_attribute("href") == desktop.page.url
     assert friend.locator("img").get_attribute("src") == picture
-    assert "朋友圈" in moments.inner_text()
+    assert "For Moments" in moments.inner_text()
     assert moments.locator(".share p").count() == 0
     assert moments.locator("b").inner_text() == "A <b>title"
     assert desktop.page.locator(f"{CARD} section .warning").count() == 0
@@ -301,6 +301,7 @@ def test_the_old_way_to_share(site: Site, open_desktop: Callable[..., Phone]) ->
         )
     )
     said(desktop.page)
+    unfold(desktop)
     desktop.page.locator(CARD).get_by_role("button", name="Share with a friend").click()
     desktop.page.wait_for_function("said.includes('shared')")
     assert desktop.page.locator(f"{CARD} section b").inner_text() == "Old"
@@ -314,6 +315,7 @@ def test_the_mode_is_switched_in_the_card(site: Site, open_desktop: Callable[...
     desktop.page.goto(site())
     said(desktop.page)
     assert "Android" in desktop.page.evaluate("navigator.userAgent")
+    unfold(desktop)
     button = desktop.page.locator(CARD).get_by_role("button", name="iOS")
     assert button.get_attribute("aria-pressed") == "false"
     with desktop.page.expect_navigation():
@@ -333,7 +335,7 @@ def test_a_phone_stays_what_it_is(
     phone.page.goto(site())
     assert said(phone.page) == ["ready"]
     assert phone.page.evaluate("navigator.userAgent") == agent
-    phone.page.locator(CARD).get_by_role("button", name="Show more").click()
+    unfold(phone)
     button = phone.page.locator(CARD).get_by_role("button", name=mode)
     assert button.get_attribute("aria-pressed") == "true"
     assert button.is_disabled()
@@ -414,6 +416,7 @@ def test_a_page_without_storage(site: Site, open_desktop: Callable[..., Phone]) 
     desktop = open_desktop()
     desktop.page.goto(site(headers={"Content-Security-Policy": "sandbox allow-scripts"}))
     assert said(desktop.page) == ["ready"]
+    unfold(desktop)
     with desktop.page.expect_console_message(lambda line: "store nothing" in line.text):
         desktop.page.locator(CARD).get_by_role("button", name="iOS").click()
     assert in_order(desktop)

@@ -36,6 +36,13 @@ def shares(phone: Phone) -> dict[str, Any]:
     return dict(json.loads(phone.page.locator(CARD).get_attribute("data-shares") or "{}"))
 
 
+def press(phone: Phone, name: str) -> None:
+    """Press a button of the card, which may be folded."""
+    phone.page.locator(CARD).get_by_role("button", name=name, include_hidden=True).evaluate(
+        "button => button.click()"
+    )
+
+
 def tag(sandbox: Sandbox, query: str) -> str:
     return f'<script src="{sandbox.url}/sandbox/bridge.js{query}"></script>'
 
@@ -114,13 +121,6 @@ def test_desktop_wechat_makes_a_card_of_the_older_pair_alone(
     result(desktop.page, new)
     assert shares(desktop)["friend"]["kind"] == "card"
     assert in_order(desktop)
-
-
-def press(phone: Phone, name: str) -> None:
-    """Press a button of the card, which may be folded."""
-    phone.page.locator(CARD).get_by_role("button", name=name, include_hidden=True).evaluate(
-        "button => button.click()"
-    )
 
 
 def test_wecom_lacks_the_newer_pair(
