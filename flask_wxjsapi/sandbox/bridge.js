@@ -264,6 +264,7 @@
     invoke,
     call: invoke,
     on(event, callback) {
+      if (typeof callback !== "function") return;
       listeners[event] = callback;
       show();
     },
