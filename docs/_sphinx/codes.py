@@ -11,7 +11,7 @@ from sphinx.transforms import SphinxTransform
 
 PAGE = "troubleshooting"
 #: WeChat's codes have five or six digits, but for two that stand alone in a term.
-_CODE = re.compile(r"(?<![\w.-])\d{5,6}(?![\w.-])")
+_CODE = re.compile(r"(?<![\w.-])\d{5,6}(?![\w-])", re.ASCII)
 _SHORT = {"-1", "-1000"}
 
 

@@ -77,10 +77,10 @@ def named(pattern: str, text: str) -> set[str]:
 
 
 KINDS = {
-    "settings": r"\b(?:WXJSAPI|CACHE)_[A-Z_]*[A-Z]\b",
+    "settings": r"\b(?:[A-Z]+_)?(?:WXJSAPI|CACHE)_[A-Z_]*[A-Z]\b",
     "commands": r"wxjsapi(?:\s--[\w-]+\s\S+)*\s(?:status|ticket|refresh|sign|verify|doctor)\b",
     "options": r"(?<![\w-])--[a-z][a-z-]+",
-    "codes": r"(?<![\w.:/])\d{5,6}(?![\w.])",
+    "codes": r"(?a)(?<![\w.:/])\d{5,6}(?!\w|\.\d)",
     "names": r"``\"?[a-z]+(?:[_.][a-z]+)+(?:\(\))?\"?``",
 }
 
