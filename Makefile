@@ -42,7 +42,7 @@ bench: $(VENV)/tested
 docs: $(VENV)/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]"
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
-	$(BIN)/sphinx-build -q -W -b html -c docs -D language=zh_CN docs/zh docs/_build/zh
+	$(BIN)/sphinx-build -q -W -E -a -b html -c docs -D language=zh_CN docs/zh docs/_build/zh
 	@echo "docs/_build/index.html, docs/_build/zh/index.html"
 
 clean:
