@@ -84,6 +84,7 @@ KINDS = {
     "commands": r"wxjsapi(?:\s--[\w-]+\s\S+)*\s(?:status|ticket|refresh|sign|verify|doctor)\b",
     "options": r"(?<![\w-])--[a-z][a-z-]+",
     "codes": r"(?a)(?<![\w.:/])\d{5,6}(?!\w|\.\d)",
+    "rows of tables": r"(?m)^``[^A-Z`\n]+``(?=  )",
     "names": r"``\"?[a-z]+(?:[_.][a-z]+)+(?:\(\))?\"?``",
 }
 
@@ -97,7 +98,7 @@ def test_every_page_that_is_not_held_exists() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_pair_of_pages_names_the_same(name: str, kind: str) -> None:
-    """Settings, commands and their options, error codes, and (at least) what has a name in code."""
+    """Settings, commands, options, codes, rows of tables; and at least what has a name in code."""
     english, chinese = (
         named(KINDS[kind], shown(f"docs/{directory}{name}.rst")) for directory in ("", "zh/")
     )
