@@ -90,12 +90,12 @@
   }
 
   /* page.run(wx) calls wx.config and wx.ready; it was signed for page.url. What the page's own
-   * scripts gave wx.ready() before there was a wx is in page.early. */
+   * scripts said to wx.ready() and wx.error() before there was a wx is in page.early. */
   async function configurePage(page) {
     const wx = await loadJweixin();
     if (!isInWeChat) return page.run(wx);
     return holdReady(wx, async (ready) => {
-      page.early.forEach((callback) => wx.ready(callback));
+      page.early.forEach(([name, callback]) => wx[name](callback));
       const bridge = await findBridge();
       const [settings, callbacks] = read(wx, page);
       const sign = page.endpoint

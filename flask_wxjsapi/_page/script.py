@@ -83,11 +83,12 @@ def page_call(
 
 
 #: A page that is put into another one may be there before the scripts it comes with: it waits for
-#: client.js, and what its own scripts say to wx.ready() waits for the JS-SDK.
+#: client.js, and what its own scripts say to wx.ready() and wx.error() waits for the JS-SDK.
 _CALL = Markup(
-    '(function(page){if(!window.wxjsapi&&document.readyState==="loading")'
-    "return window.wx&&page.run(wx);"
-    "window.wx=window.wx||{ready:page.early.push.bind(page.early)};"
+    '(function(page){var isFirst=document.readyState==="loading";'
+    "function keep(name){return function(callback){page.early.push([name,callback])}}"
+    "if(isFirst&&!window.wxjsapi)return window.wx&&page.run(wx);"
+    'if(!isFirst)window.wx=window.wx||{ready:keep("ready"),error:keep("error")};'
     "(window.wxjsapi=window.wxjsapi||[]).push(page)})(%s);"
 )
 

@@ -1,4 +1,4 @@
-"""wx_script() wherever its HTML lands, in every phone: the page stays whole and gets its verdict."""
+"""wx_script() wherever its HTML lands: the page stays whole and hears the verdict, in every phone."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def rows() -> Iterator[Any]:
             )
 
 
-@pytest.mark.parametrize(("way", "name", "has_prefix", "expected"), rows())
+@pytest.mark.parametrize(("way", "name", "has_prefix", "expected"), [*rows()])
 def test_arrival(
     make_site: Callable[..., Site],
     open_phone: Callable[..., Phone],
