@@ -34,6 +34,7 @@
   const navigation = performance.getEntriesByType && performance.getEntriesByType("navigation")[0];
   const landing = withoutHash((navigation && navigation.name) || location.href);
   let queue = Promise.resolve();
+  let policy = null;
 
   function addresses() {
     return { landing: landing, current: withoutHash(location.href) };
@@ -313,7 +314,8 @@
   /* For a page with Trusted Types; its policy has to name wxjsapi. */
   function trusted(url) {
     if (!window.trustedTypes) return url;
-    return trustedTypes.createPolicy("wxjsapi", { createScriptURL: () => url }).createScriptURL("");
+    policy = policy || trustedTypes.createPolicy("wxjsapi", { createScriptURL: (known) => known });
+    return policy.createScriptURL(url);
   }
 
   function findBridge() {
