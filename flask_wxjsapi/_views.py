@@ -10,8 +10,10 @@ import logging
 import math
 import re
 import time
-from functools import cache, partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial, update_wrapper
 from importlib import resources
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, jsonify, request
@@ -19,6 +21,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from ._account import Account
 from ._accounts import ACCOUNTS, Accounts
 from ._credential import AGENT_TICKET, JSAPI_TICKET
+from ._domains import keep_domain
 from ._page.config import AgentConfig, whole_url
 from ._page.url import check_page, is_origin_of, without_default_port
 from ._settings import Settings
@@ -35,15 +38,19 @@ _CLIENT_LIFE = 3600  # seconds a browser keeps client.js; then it asks whether t
 _CLIENT_TYPES = {"js": "text/javascript", "mjs": "text/javascript", "d.ts": "text/plain"}
 
 
-def blueprint(settings: Settings) -> Blueprint:
-    """The endpoints of one account."""
+def blueprint(settings: Settings, domain: Mapping[str, Any]) -> Blueprint:
+    """The endpoints of one account.
+
+    :param domain: the options of a rule that say on which hosts they are.
+    """
     name = "wxjsapi" if settings.name == "default" else f"wxjsapi_{settings.name}"
     views = Blueprint(name, __name__, url_prefix=settings.url_prefix)
-    views.add_url_rule("/config", "config", partial(_config, settings))
+    views.add_url_rule("/config", "config", _view(_config, settings), **domain)
     client = "/client.<any(js, mjs, 'd.ts'):form>"
-    views.add_url_rule(client, "client", partial(_client, settings))
+    views.add_url_rule(client, "client", _view(_client, settings), **domain)
     if settings.central_tokens:
-        views.add_url_rule("/ticket", "ticket", partial(_ticket, settings, {}))
+        views.add_url_rule("/ticket", "ticket", _view(_ticket, settings, {}), **domain)
+    keep_domain(views)
 
     @views.after_request
     def forbid_sniffing(response: Response) -> Response:
@@ -51,6 +58,11 @@ def blueprint(settings: Settings) -> Blueprint:
         return response
 
     return views
+
+
+def _view(function: Callable[..., Response], *of_account: object) -> Callable[..., Response]:
+    """A view for one account; with a name, which Flask-Limiter and others want of it."""
+    return update_wrapper(partial(function, *of_account), function)
 
 
 def _shared(response: Response, settings: Settings) -> Response:

@@ -21,6 +21,7 @@ _FLOORS = (
     "__init__ testing",
     "_extension",
     "_js_api _views _tools.cli _tools.doctor _tools",
+    "_domains",
     "_accounts",
     "_account",
     "_engine.reading _engine.runtime _engine.loading _engine.turns",
@@ -50,6 +51,7 @@ OF_FLASK = {
     "_extension": {"flask"},
     "_js_api": {"flask"},
     "_views": {"flask"},
+    "_domains": {"flask"},
     "_tools.cli": {"flask"},
     "_storage.cache": {"flask", "flask_caching"},
 }
