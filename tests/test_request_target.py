@@ -105,6 +105,16 @@ def test_a_raw_path_that_a_gateway_has_unescaped_is_not_taken_for_raw(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
+def test_a_path_without_escapes_is_raw_where_nobody_has_unescaped_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A function's own URL is known by its host."""
+    event = {"rawPath": "/C++", "requestContext": {"domainName": "x.lambda-url.eu-1.on.aws"}}
+    made = environ(None, PATH_INFO="/C++", **{"serverless.event": event})
+    assert request_target(made) == "/C++"
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize(
     "kept",
     [
@@ -112,7 +122,7 @@ def test_a_raw_path_that_a_gateway_has_unescaped_is_not_taken_for_raw(
         {"asgi.scope": {}},
         {"asgi.scope": None},
         {"apig_wsgi.full_event": {"path": "/%78", "version": "1.0"}},
-        {"serverless.event": {"rawPath": None}},
+        {"serverless.event": {"rawPath": None, "requestContext": None}},
         {"RAW_PATH_INFO": ""},
         {"fc.request_uri": ""},
         {"HTTP_RAW_PATH_INFO": "/%78"},
@@ -180,6 +190,16 @@ def test_a_plain_path_is_no_warning(path: str, caplog: pytest.LogCaptureFixture)
     """Nobody escapes a letter; of ``%2F`` and ``?`` the log has a line all the same."""
     request_target(environ(None, PATH_INFO=path))
     assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+@pytest.mark.parametrize("event", [{"queryStringParameters": {"q": " "}}, {"rawPath": "/x"}])
+def test_a_query_that_an_adapter_has_made_is_a_warning(
+    event: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The events of a REST API have it in pieces; where it is kept there is no doubt of it."""
+    request_target(environ(None, PATH_INFO="/x", QUERY_STRING="q=+", **{"serverless.event": event}))
+    level = "INFO" if "rawPath" in event else "WARNING"
+    assert [record.levelname for record in caplog.records] == [level]
 
 
 def test_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

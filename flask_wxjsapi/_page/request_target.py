@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from .._telling import tell
@@ -56,10 +56,21 @@ def _paths_kept_elsewhere(environ: WSGIEnvironment) -> Iterator[str]:
     yield environ.get("RAW_PATH_INFO", "")  # eventlet
     scope = environ.get("asgi.scope") or {}  # a2wsgi
     yield (scope.get("raw_path") or b"").decode("latin-1")
-    event = environ.get("apig_wsgi.full_event") or environ.get("serverless.event") or {}
-    path = event.get("rawPath") or ""
-    # A function's own URL leaves rawPath alone, but an HTTP API un-escapes that as well.
-    yield path if "%" in path else ""
+    yield _path_of_event(_event(environ))
+
+
+def _event(environ: WSGIEnvironment) -> Mapping[str, Any]:
+    """What a gateway made of the request, for a function; empty where there is none."""
+    return environ.get("apig_wsgi.full_event") or environ.get("serverless.event") or {}
+
+
+def _path_of_event(event: Mapping[str, Any]) -> str:
+    """Its rawPath where that is raw: a function's own URL leaves it alone, an HTTP API un-escapes
+    it.
+    """
+    path: str = event.get("rawPath") or ""
+    host = (event.get("requestContext") or {}).get("domainName") or ""
+    return path if ".lambda-url." in host or unquote(path) != path else ""
 
 
 def _cleaned(raw: str) -> str:
@@ -107,8 +118,10 @@ def _rebuilt(environ: WSGIEnvironment) -> str:
 
 def _tell_that_it_is_rebuilt(environ: WSGIEnvironment) -> None:
     """Once a process; and once more, louder, when the browser may have had something else."""
-    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    level = logging.INFO if _PLAIN.fullmatch(path) else logging.WARNING
+    doubtful = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    if "queryStringParameters" in _event(environ):  # and QUERY_STRING was made of them
+        doubtful += environ.get("QUERY_STRING", "")
+    level = logging.INFO if _PLAIN.fullmatch(doubtful) else logging.WARNING
     _tell_once(level, environ.get("SERVER_SOFTWARE") or "The server")
 
 
