@@ -33,7 +33,7 @@ _FLOORS = (
     "_settings",
     "_settings_readers",
     "_upstream.http _upstream.answer",
-    "_page.config _page.script _page.url _page.request_target _page",
+    "_page.config _page.script _page.url _page.request_target _page.servers _page",
     "errors",
     "_platform",
     "_signature _credential _telling _error_text _loopback",

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from importlib import metadata
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_wxjsapi._page import request_target as module
+from flask_wxjsapi._page import servers
 from flask_wxjsapi._page.request_target import request_target
 from tests.test_url import PREFIXES, SENT, decoded, environ, unhurried
 
@@ -40,10 +41,10 @@ RAW_PATHS = [
 @pytest.fixture(autouse=True)
 def first_pages(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """This process has told nothing yet."""
-    module._tell_once.cache_clear()
+    servers.tell_once.cache_clear()
     caplog.set_level(logging.INFO, "flask_wxjsapi")
     yield
-    module._tell_once.cache_clear()
+    servers.tell_once.cache_clear()
 
 
 @pytest.mark.parametrize("server", KEPT)
@@ -222,3 +223,33 @@ def test_a_malformed_target_is_not_the_servers_fault(
     """A server that has kept nonsense has kept what came."""
     request_target(environ(None, PATH_INFO=raw), raw)
     assert caplog.records == []
+
+
+# -- where nobody can see the server
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Have just these installed."""
+
+    def distribution(name: str) -> None:
+        if name not in names:
+            raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", distribution)
+
+
+def test_a_command_names_the_servers_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot know more than that."""
+    install(monkeypatch, "granian", "tornado", "flask")
+    text = servers.advice()
+    assert text
+    assert text.startswith("If this app runs on granian or tornado: that keeps nothing of an")
+
+
+@pytest.mark.parametrize("names", [["flask"], ["granian", "gunicorn"], ["gevent", "a2wsgi"]])
+def test_a_command_is_silent_where_addresses_are_probably_kept(
+    names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Werkzeug keeps them as well, and of two servers the better one is likely."""
+    install(monkeypatch, *names)
+    assert servers.advice() is None

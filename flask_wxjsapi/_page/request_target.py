@@ -5,14 +5,12 @@ A key counts where a server sets it by itself. A client reaches ``HTTP_*`` alone
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from .._telling import tell
+from .servers import tell_once
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -38,7 +36,7 @@ def request_target(environ: WSGIEnvironment, raw: str = "") -> str:
         if missing is not None:  # else it is of another address than the one that is routed
             return missing + target
     if not raw:
-        _tell_that_it_is_rebuilt(environ)
+        tell_once(environ.get("SERVER_SOFTWARE") or "", is_doubtful=_is_doubtful(environ))
     return _rebuilt(environ)
 
 
@@ -116,27 +114,12 @@ def _rebuilt(environ: WSGIEnvironment) -> str:
     return _cleaned(f"{path}?{query}" if query else path)
 
 
-def _tell_that_it_is_rebuilt(environ: WSGIEnvironment) -> None:
-    """Once a process; and once more, louder, when the browser may have had something else."""
-    doubtful = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+def _is_doubtful(environ: WSGIEnvironment) -> bool:
+    """Whether the browser may have had something else than what is rebuilt."""
+    written = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     if "queryStringParameters" in _event(environ):  # and QUERY_STRING was made of them
-        doubtful += environ.get("QUERY_STRING", "")
-    level = logging.INFO if _PLAIN.fullmatch(doubtful) else logging.WARNING
-    _tell_once(level, environ.get("SERVER_SOFTWARE") or "The server")
-
-
-@cache
-def _tell_once(level: int, server: str) -> None:
-    tell(
-        level,
-        "%s keeps nothing of an address as the browser sent it. One with escapes in its path, "
-        "such as %%2F, %%2B or %%7E, or with a '?' at its end gets a signature that WeChat calls "
-        'invalid. Let your proxy tell the address, or use a server that keeps it: "URLs and '
-        'proxies" in the documentation says how.',
-        server,
-        event="address_rebuilt",
-        server=server,
-    )
+        written += environ.get("QUERY_STRING", "")
+    return not _PLAIN.fullmatch(written)
 
 
 def _quoted(path: str) -> str:

@@ -94,6 +94,5 @@ def test_addresses_through_a_proxy(
     ):
         pages, refused = ask_all(port, targets)
     wrong = [page.url for target, page in pages.items() if page.url[19:] != target]
-    print(f"{make.__name__} {prefix}: wrong {wrong}, refused {refused}")
     assert wrong == []
     assert len(refused) <= 3

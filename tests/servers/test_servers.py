@@ -98,10 +98,10 @@ def test_addresses(name: str, wechat: Sandbox, tmp_path: Path, pytestconfig: pyt
     with serving(kind, packages, tmp_path, wechat) as port:
         pages, refused = ask_all(port, ADDRESSES)
     assert len(pages) + len(refused) == 34
+    assert len(refused) <= 5, refused
     wrong = [target for target, page in pages.items() if page.url != f"http://good.example{target}"]
-    print(f"{name}: {len(wrong)} wrong {wrong}, refused {refused}")
     keeps, number = rows()[name]
-    assert len(wrong) == number, (wrong, refused)
+    assert len(wrong) == number, wrong
     told = [level for page in pages.values() for level in page.told]
     if keeps == "nowhere":
         assert all(pages[target].told for target in wrong)
