@@ -21,7 +21,6 @@ from flask_wxjsapi.sandbox import Sandbox
 from tests.packages import fetched, interpreter
 
 PACKAGE = Path(flask_wxjsapi.__file__).parent
-RECIPES = (Path(__file__).parent.parent / "docs" / "recipes.rst").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +38,10 @@ def keys(wechat: Sandbox, **more: Any) -> dict[str, Any]:
         "WXJSAPI_URL_PREFIX": "/wxjsapi",
         **more,
     }
+
+
+def recipes() -> str:
+    return (Path(__file__).parent.parent / "docs" / "recipes.rst").read_text("utf-8")
 
 
 def run(source: str, packages: Path | None, **env: str) -> str:
@@ -92,7 +95,7 @@ def test_flask_limiter(pytestconfig: pytest.Config) -> None:
     """The real one serves the endpoints, and limits each by itself."""
     packages = fetched(pytestconfig, "flask-limiter")
     assert run(LIMITED, packages).split() == ["200", "200", "200", "429"]
-    assert 'limiter.exempt(app.blueprints["wxjsapi"])' in RECIPES
+    assert 'limiter.exempt(app.blueprints["wxjsapi"])' in recipes()
     assert run(LIMITED, packages, EXEMPT="1").split() == 4 * ["200"]
 
 
@@ -270,7 +273,7 @@ def test_zipapp(source: Path, tmp_path: Path) -> None:
 def test_pyinstaller(pytestconfig: pytest.Config, source: Path) -> None:
     """With the options of the recipe one file has all of it."""
     options = "--onefile --collect-data flask_wxjsapi"
-    assert f"pyinstaller {options} " in RECIPES
+    assert f"pyinstaller {options} " in recipes()
     python = interpreter(pytestconfig, "pyinstaller")
     build(source, python, "-m", "PyInstaller", *options.split(), "packed.py")
     assert printed_by(source / "dist" / "packed") == PRINTED
@@ -279,7 +282,7 @@ def test_pyinstaller(pytestconfig: pytest.Config, source: Path) -> None:
 @pytest.mark.slow
 def test_pex(pytestconfig: pytest.Config, source: Path) -> None:
     """A pex needs nothing."""
-    assert "pex Flask-WxJsApi" in RECIPES
+    assert "pex Flask-WxJsApi" in recipes()
     python = interpreter(pytestconfig, "pex")
     packages = ["Flask", "Flask-Caching", "requests", "filelock"]
     options = ["-D", ".", "-m", "packed:main", "-o", "packed.pex"]
