@@ -20,7 +20,7 @@ from ._js_api import JsApi
 from ._settings import Settings
 from ._telling import tell
 from ._tools.cli import commands
-from ._views import blueprint
+from ._views import blueprint, guard_signed_responses
 
 L = TypeVar("L", bound=Loader)
 
@@ -89,6 +89,8 @@ class WxJsApi(JsApi):
                 f'{settings.prefix}API_BASE_URL = "sandbox" is for development: it '
                 "needs debug or testing mode, set before init_app(). (flask --debug does.)"
             )
+        if ACCOUNTS not in app.extensions:
+            guard_signed_responses(app)
         others: dict[str, Accounts] = app.extensions.setdefault(ACCOUNTS, {})
         for other in others.values():
             _check_pair(settings, other.settings)

@@ -20,7 +20,7 @@ PACKAGE = Path(flask_wxjsapi.__file__).parent
 _FLOORS = (
     "__init__ testing",
     "_extension",
-    "_js_api _views _tools.cli _tools.doctor _tools",
+    "_views _js_api _tools.cli _tools.doctor _tools",
     "_domains",
     "_accounts",
     "_account",
@@ -33,7 +33,7 @@ _FLOORS = (
     "_settings",
     "_settings_readers",
     "_upstream.http _upstream.answer",
-    "_page.config _page.script _page.url _page.request_target _page.servers _page",
+    "_page.client _page.config _page.script _page.url _page.request_target _page.servers _page",
     "errors",
     "_platform",
     "_signature _credential _telling _error_text _loopback",

@@ -16,10 +16,19 @@ if TYPE_CHECKING:
 
 _HOST = re.compile(r"[A-Za-z0-9._\-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?", re.ASCII)
 _PAGE = re.compile(rf"(https?)://({_HOST.pattern})(?=[/?#]|$)", re.ASCII)
+_ENCODED = re.compile("https?%(25)*3A", re.IGNORECASE)
 _LONGEST = 4096  # bytes of a page's URL
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
 _OF_A_VISIT = re.compile(r"from=(single|group)message|from=timeline|isappinstalled=\d?")
 _OF_A_LOGIN = re.compile(rf"(code|state)(=.*)?|{_OF_A_VISIT.pattern}")
+
+
+class ForeignPage(ValueError):
+    """A page of a host whose pages are not signed here."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"Pages of {host} are not signed here: see WXJSAPI_PAGE_HOSTS.")
+        self.host = host
 
 
 def page_url(environ: WSGIEnvironment, public_origin: str | None = None) -> str:
@@ -47,12 +56,15 @@ def check_page(url: str, hosts: Collection[str]) -> None:
     :param url: what a page says its URL is.
     :param hosts: the hosts whose pages are signed, with their ports; one that starts with a dot
         stands for itself and all hosts below it.
+    :raises ForeignPage: its host is none of these.
     :raises ValueError: it may not; the text says why and quotes nothing of it but the host.
     """
     if not url:
         raise ValueError("url is missing: send encodeURIComponent(location.href).")
     if len(url.encode("utf-8", "replace")) > _LONGEST:
         raise ValueError(f"url is longer than {_LONGEST} bytes.")
+    if _ENCODED.match(url):
+        raise ValueError("url is encoded twice: send it through encodeURIComponent once.")
     if " " in url:
         raise ValueError("url has a space in it: send it through encodeURIComponent.")
     if not url.isprintable():
@@ -62,7 +74,7 @@ def check_page(url: str, hosts: Collection[str]) -> None:
     if page is None or "\\" in re.split("[?#]", url, maxsplit=1)[0]:
         raise ValueError("url must be a page's whole address, http(s)://host/…")
     if not _is_host_of(page, hosts):
-        raise ValueError(f"Pages of {page[2]} are not signed here: see WXJSAPI_PAGE_HOSTS.")
+        raise ForeignPage(page[2])
 
 
 def shared_url(page: str) -> str:

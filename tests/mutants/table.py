@@ -404,15 +404,22 @@ MUTANTS = [
         "pages may verify as often as they like",
         "_engine/limit.py",
         "VERIFY",
-        gives("((1, 600), (24, 86400))", "((10**6, 600),)"),
+        gives("((1, 600),)", "((10**6, 600),)"),
         f"{READING}pages_cost_one_call_in_ten_minutes_for_the_whole_cluster",
     ),
     Mutant(
         "no daily limit for pages",
         "_engine/limit.py",
-        "VERIFY",
-        gives("((1, 600), (24, 86400))", "((1, 600),)"),
+        "complaints_of",
+        gives("((4, 14400),)", "((10**6, 14400),)"),
         f"{READING}pages_cost_24_calls_a_day",
+    ),
+    Mutant(
+        "the pages of one client silence those of another",
+        "_engine/limit.py",
+        "complaints_of",
+        takes("digest", "'all'"),
+        f"{READING}pages_of_a_client_leave_something_to_those_of_others",
     ),
     Mutant(
         "times before a clock was put back do not count",
@@ -453,7 +460,7 @@ MUTANTS = [
         "verified where it cannot be counted",
         "_engine/renewal.py",
         "Renewal._is_allowed",
-        if_is("needs_no_lease", False),
+        gives("self.complaint is None or not session.needs_no_lease", "True"),
         f"{READING}no_verification_where_it_cannot_be_noted",
     ),
     Mutant(
@@ -1752,8 +1759,8 @@ MUTANTS = [
     Mutant(
         "views have no name",
         "_views.py",
-        "_view",
-        returns("partial(function, *of_account)"),
+        "_named",
+        returns("partial(view, *args)"),
         "test_neighbours.py::test_every_view_has_a_name",
     ),
     Mutant(
@@ -1775,10 +1782,8 @@ MUTANTS = [
         "_page/script.py",
         "tags",
         gives(
-            "run(Markup('window.wx||document.write(%s);')"
-            " % htmlsafe_json_dumps(str(load(source))))",
-            "Markup('<script>window.wx||document.write(%s);</script>')"
-            " % htmlsafe_json_dumps(str(load(source)))",
+            "run(_SPARE % htmlsafe_json_dumps(str(load(source))))",
+            "Markup('<script>%s</script>') % (_SPARE % htmlsafe_json_dumps(str(load(source))))",
         ),
         "test_extension.py::test_nonce_stands_on_both_tags",
     ),
