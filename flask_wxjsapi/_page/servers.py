@@ -13,9 +13,9 @@ _KEEPING = ("gunicorn", "uwsgi", "mod_wsgi", "waitress", "cheroot", "a2wsgi", "e
 _LOSING = ("granian", "hypercorn", "bjoern", "tornado", "twisted", "gevent")
 _LOSS = (
     "nothing of an address as the browser sent it. One with escapes in its path, such as %2F, %2B "
-    "or %7E, or with a '?' at its end gets a signature that WeChat calls invalid. Let your proxy "
-    'tell the address, or use a server that keeps it: "URLs and proxies" in the documentation says '
-    "how."
+    "or %7E, or with a '?' at its end gets a signature that WeChat calls invalid. Set URL_PREFIX, "
+    "so that pages of wx_script() heal themselves, have your proxy tell the address, or use a "
+    'server that keeps it: "URLs and proxies" in the documentation.'
 )
 
 
