@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flask_wxjsapi import sign
 from flask_wxjsapi._page import servers
 from flask_wxjsapi._page.request_target import request_target
+from flask_wxjsapi._page.url import page_url
+from flask_wxjsapi._tools.diagnosis import diagnose
 from tests.test_url import PREFIXES, SENT, decoded, environ, unhurried
 
 #: How each server would keep a path and a query, if these are what its line had.
@@ -253,3 +256,17 @@ def test_a_command_is_silent_where_addresses_are_probably_kept(
     """Werkzeug keeps them as well, and of two servers the better one is likely."""
     install(monkeypatch, *names)
     assert servers.advice() is None
+
+
+@pytest.mark.parametrize(
+    "target", ["/a%2Fb", "/tag/C%2B%2B", "/%7Ex", "/%e4%b8%ad", "/x?", "/a%7Cb"]
+)
+def test_verify_names_the_server_as_a_cause(target: str) -> None:
+    """Whoever has left url= out hears what else it can be."""
+    made = environ(target, key="elsewhere", PATH_INFO=decoded(target.rstrip("?")))
+    facts = {"noncestr": "n", "timestamp": "1", "ticket": "t"}
+    signature = sign(**facts, url=page_url(made))
+    found = diagnose(**facts, url=f"http://good.example{target}", signature=signature)
+    assert found.cause in ("unescaped", "escaped", "slash")
+    assert "the server or a proxy keeps no raw address" in found.english
+    assert "服务器或反向代理没有保留原始地址" in found.chinese
