@@ -89,11 +89,13 @@
     });
   }
 
-  /* page.run(wx) calls wx.config and wx.ready; it was signed for page.url. */
+  /* page.run(wx) calls wx.config and wx.ready; it was signed for page.url. What the page's own
+   * scripts gave wx.ready() before there was a wx is in page.early. */
   async function configurePage(page) {
     const wx = await loadJweixin();
     if (!isInWeChat) return page.run(wx);
     return holdReady(wx, async (ready) => {
+      page.early.forEach((callback) => wx.ready(callback));
       const bridge = await findBridge();
       const [settings, callbacks] = read(wx, page);
       const sign = page.endpoint
@@ -189,7 +191,8 @@
       const errMsg = answer.errMsg || answer.err_msg;
       if (errMsg === "config:ok") learn();
       if (!/invalid signature/.test(errMsg)) return false;
-      const compared = answer.realAuthUrl && withoutHash(answer.realAuthUrl);
+      const [real] = [].concat(answer.realAuthUrl || []); // nobody documents it
+      const compared = typeof real === "string" && withoutHash(real);
       if (!sign) heal.why = reason(first, compared || addresses()[kind]);
       left = left || candidates(compared);
       refused[url] = signatureIn(settings);
