@@ -93,6 +93,8 @@ class Reaction:
 #: How long a permanent error keeps everybody from asking again, in seconds.
 PERMANENT: Final = 900.0
 _HOUR: Final = 3600.0
+#: WeChat's number for a quota of the day that is used up.
+QUOTA_USED_UP: Final = 45009
 
 _CONSOLE = OFFIACCOUNT.console
 _SECRET = (
@@ -171,7 +173,7 @@ REACTIONS: Final[dict[int, Reaction]] = {
         PERMANENT,
     ),
     43002: Reaction(_GATEWAY, PERMANENT),
-    45009: Reaction(
+    QUOTA_USED_UP: Reaction(
         "The quota is used up; WeChat's starts anew at 00:00 Asia/Shanghai, WeCom's within an "
         "hour. Look for another program that asks without a cache.",
         PERMANENT,

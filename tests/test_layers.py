@@ -20,7 +20,7 @@ PACKAGE = Path(flask_wxjsapi.__file__).parent
 _FLOORS = (
     "__init__ testing",
     "_extension",
-    "_js_api _views _tools.cli _tools.doctor _tools",
+    "_js_api _views _tools.cli _tools.doctor _tools.report _tools",
     "_accounts",
     "_account",
     "_engine.reading _engine.runtime _engine.loading _engine.turns",

@@ -302,6 +302,12 @@ class Credentials:
             **known,
         )
 
+    def unseen(self, kind: str = JSAPI_TICKET) -> str | None:
+        """Why the last :meth:`status` does not tell what the store has; None if it does."""
+        if self.runtime.flight(self.holding.snapshot(kind)) is not None:
+            return "The store did not answer in time."
+        return self.store.problem(kind, "read")
+
 
 class _Known(TypedDict, total=False):
     issued_at: float
