@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from click import ClickException
 from werkzeug.exceptions import NotFound, ServiceUnavailable
 
 from ._platform import OFFIACCOUNT, WECOM
@@ -72,6 +73,16 @@ class UnknownAccount(WxJsApiError, NotFound):
 
     def __str__(self) -> str:
         return str(self.description)
+
+
+class SetupError(ClickException, RuntimeError):
+    """The extension cannot be registered like that: a setting cannot be right, for example.
+
+    A ``RuntimeError``. Where a ``flask`` command loads the app it is one line, since it is a
+    ``ClickException`` as well; with an exit status that no monitor takes for a mere warning.
+    """
+
+    exit_code = 3
 
 
 @dataclass(frozen=True)

@@ -249,6 +249,11 @@ def refresh() -> None:
     before = account.status().issued_at
     try:
         length = len(account.refresh())
+    except TicketUnavailable as error:
+        if error.__cause__ is None:
+            raise _failure(error) from None
+        asked = "Nothing was asked: the last refresh is less than 10 s ago. It failed."
+        raise _error(f"{asked} {why(error)}") from None
     except WxJsApiError as error:
         raise _failure(error) from None
     found = account.status()

@@ -22,7 +22,7 @@ from .._storage.server import TicketServer
 from .._storage.store import Part
 from .._upstream.wechat import WeChat
 from ..errors import QUOTA_USED_UP, WeChatAPIError, WxJsApiError
-from .report import ALONE, EMBEDDED, alone, masked, when, why
+from .report import ALONE, EMBEDDED, alone, masked, unseen, when, why
 
 Finding = tuple[str, str]  # "ok", "warning", "error" or "unknown", and a text
 
@@ -145,6 +145,10 @@ def _on_store(account: Account, seen: _Seen) -> Iterator[Finding]:
 
 def _on_ticket_server(tickets: Part[TicketServer], account: Account) -> Iterator[Finding]:
     keys = account.credentials.holding.keys
+    account.status()
+    if account.credentials.is_looking():  # nor would it return here
+        yield "error", f"find() of {_lowered(tickets.name)} does not return: give it a timeout."
+        return
 
     def find_all(server: TicketServer) -> list[object]:
         return [server.find(keys.of(kind)) for kind in account.settings.ticket_kinds]
@@ -330,8 +334,8 @@ def _on_api(account: Account, token: str, seen: _Seen) -> Iterator[Finding]:
 def _on_ticket(account: Account, kind: str, seen: _Seen) -> Iterator[Finding]:
     """A ticket, and the back-off; one is asked for where there is none."""
     name = "ticket" if kind == JSAPI_TICKET else "ticket of the agent"
-    found, reason = account.credentials.status(kind), account.credentials.unseen(kind)
-    if reason is not None:
+    found = account.credentials.status(kind)
+    if alone(account) is None and (reason := unseen(account, kind)):
         yield "unknown", f"Whether there is a valid {name} is not known. {reason}"
         return
     if found.retry_at is not None:

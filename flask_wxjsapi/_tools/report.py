@@ -40,7 +40,10 @@ def alone(account: Account) -> str | None:
 
 def unseen(account: Account, kind: str = JSAPI_TICKET) -> str | None:
     """Why it is not known what the others have, after a look at the store."""
-    return alone(account) or account.credentials.unseen(kind)
+    reason, problem = alone(account), account.credentials.unseen(kind)
+    if reason is None and problem is not None:
+        return f"{problem} The server's processes go on with what each of them holds."
+    return reason
 
 
 def unshared(account: Account) -> str | None:

@@ -70,7 +70,7 @@ def test_only_account_needs_no_name(sandbox: Sandbox) -> None:
 def test_unknown_account_lists_the_names(sandbox: Sandbox) -> None:
     """A typing error is told with the right names."""
     result = run(two_accounts(sandbox), "--account", "shpo", "status")
-    assert result.exit_code == 2
+    assert result.exit_code == 3  # of status: no monitor takes it for a verdict
     assert "'shpo'" in result.stderr
     assert "default, shop" in result.stderr
 
@@ -120,8 +120,11 @@ def test_refresh_that_fails(site: Site, sandbox: Sandbox) -> None:
 
 
 def test_refresh_of_a_simple_cache_says_whom_it_helps(lone: Site) -> None:
-    """Nobody but itself."""
-    assert "cannot see theirs" in " ".join(lone.run("refresh").stderr.split())
+    """Nobody but itself: that is no renewal."""
+    result = lone.run("refresh")
+    assert (result.exit_code, result.stdout) == (1, "")
+    said = " ".join(result.stderr.split())
+    assert said.startswith("Error: Renewed for this command only. CACHE_TYPE is SimpleCache")
 
 
 @pytest.mark.parametrize("form", ["call", "json"])

@@ -48,7 +48,7 @@ def test_doctor_gives_the_advice_of_the_table(site: Site, sandbox: Sandbox, errc
     """Word for word, so that log, exception and page say the same; the address is named."""
     sandbox.fail(errcode, times=None, path="stable_token")
     result = site.run("doctor")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     (error, *_) = [line for line in lines_of(result, "error") if str(errcode) in line]
     assert REACTIONS[errcode].advice in error
     if errcode == 40164:
@@ -64,7 +64,7 @@ def test_doctor_with_a_wrong_secret(site: Site, sandbox: Sandbox) -> None:
     app.config.from_mapping(site.app.config)
     WxJsApi(app)
     result = run(app, "doctor")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "WXJSAPI_APP_SECRET is wrong" in " ".join(result.stdout.split())
     assert "f" * 32 not in result.output
 
@@ -88,7 +88,7 @@ def test_doctor_when_the_quota_is_not_told(site: Site, sandbox: Sandbox) -> None
     """A warning is enough: the ticket works without."""
     sandbox.fail("48001", times=None, path="quota/get")
     result = site.run("doctor")
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert any("quota" in one for one in lines_of(result, "warning"))
 
 
@@ -98,7 +98,7 @@ def test_doctor_is_told_the_quota_in_another_form(
     """An answer that nobody has seen yet is a warning, not a traceback."""
     monkeypatch.setattr(WeChat, "ask", lambda *_: {"errcode": 0, "quota": {"daily_limit": "many"}})
     result = site.run("doctor")
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert any("an answer of another form" in one for one in lines_of(result, "warning"))
 
 
@@ -106,7 +106,7 @@ def test_doctor_has_a_token_that_wechat_refuses(site: Site, sandbox: Sandbox) ->
     """It says so with the table's advice, and asks for nothing more with that token."""
     sandbox.fail("40001", times=None, path="get_api_domain_ip")
     result = site.run("doctor")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     (error,) = lines_of(result, "error")
     assert "The token is not accepted" in error
     assert "40001" in error
@@ -117,7 +117,7 @@ def test_doctor_gets_no_ticket(site: Site, sandbox: Sandbox) -> None:
     """AppID and secret are right, but the account may not have tickets."""
     sandbox.fail("48001", times=None, path="getticket")
     result = site.run("doctor")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     (error,) = lines_of(result, "error")
     assert "No ticket:" in error
     assert REACTIONS[48001].advice in error
@@ -132,7 +132,7 @@ def test_doctor_reaches_nobody(
         CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path),
     )  # fmt: skip
     result = run(app, "doctor")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert any("Connection refused" in one for one in lines_of(result, "error"))
 
 
@@ -170,7 +170,7 @@ def test_doctor_never_forces(site: Site, sandbox: Sandbox, monkeypatch: pytest.M
 def test_doctor_on_a_simple_cache(lone: Site) -> None:
     """A warning about several workers, and no lease to try."""
     result = lone.run("doctor")
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert any("each process keeps its own" in one for one in lines_of(result, "warning"))
     assert "lease" not in result.stdout
 
@@ -183,7 +183,7 @@ def test_doctor_finds_a_cache_that_is_down(
         CACHE_TYPE="RedisCache", CACHE_REDIS_URL=f"redis://:hunter2@127.0.0.1:{free_port()}/0"
     )
     result = run(app, "doctor")
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert any("The cache does not work" in one for one in lines_of(result, "error"))
     assert "hunter2" not in result.output
 
@@ -192,7 +192,7 @@ def test_doctor_finds_a_cache_that_forgets(site: Site, monkeypatch: pytest.Monke
     """One that takes what is written and does not give it back keeps no ticket."""
     monkeypatch.setattr(CacheServer, "read", lambda *_: None)
     result = site.run("doctor")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     (error,) = [one for one in lines_of(result, "error") if "cache" in one]
     assert "did not give back what was written" in error
 
@@ -222,7 +222,7 @@ def test_doctor_leaves_open_what_it_cannot_try(
     context = types.SimpleNamespace(Process=lambda target, args: process)
     monkeypatch.setattr("multiprocessing.get_context", lambda name: context)
     result = site.run("doctor")
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert any("could not be tried" in one for one in lines_of(result, "warning"))
     monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
     assert any("could not be tried" in one for one in lines_of(site.run("doctor"), "warning"))
@@ -242,7 +242,7 @@ def test_doctor_asks_the_access_token_provider(
 
     app, _ = make_app(WXJSAPI_ACCESS_TOKEN_PROVIDER=provider, CACHE_TYPE="SimpleCache")
     result = run(app, "doctor")
-    assert (result.exit_code == 0) == works
+    assert result.exit_code == (1 if works else 2)
     assert ("WXJSAPI_ACCESS_TOKEN_PROVIDER raised" in " ".join(result.stdout.split())) != works
     assert "hunter2" not in result.output
 
@@ -261,7 +261,7 @@ def test_doctor_finds_a_lease_that_does_not_keep(
 
     monkeypatch.setattr("flask_wxjsapi._storage.cache.CacheServer.lease", lambda *_: Open())
     result = site.run("doctor")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert any("at once" in one for one in lines_of(result, "error"))
 
 
@@ -274,7 +274,7 @@ def test_doctor_meets_a_lease_that_is_taken(site: Site) -> None:
         result = site.run("doctor")
     finally:
         session.release_lease()
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert any("a renewal is under way" in one for one in lines_of(result, "warning"))
 
 
@@ -393,6 +393,6 @@ def test_doctor_tells_of_the_back_off(site: Site, sandbox: Sandbox) -> None:
     with site.server.app_context(), pytest.raises(Exception, match="40164"):
         site.wxjsapi.refresh()
     result = site.run("doctor")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "flask wxjsapi refresh" in " ".join(result.stdout.split())
     assert any("IP address are accepted" in one for one in lines_of(result, "ok"))

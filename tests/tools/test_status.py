@@ -18,10 +18,11 @@ from .terminal import Site, lines_of, run
 
 
 def test_status_without_a_ticket(site: Site, sandbox: Sandbox) -> None:
-    """Exit status 1, and WeChat is not asked."""
+    """Critical, and WeChat is not asked."""
     result = site.run("status")
-    assert result.exit_code == 1
-    assert re.search(r"^Ticket +invalid, since none was fetched yet$", result.stdout, re.M)
+    assert result.exit_code == 2
+    assert re.search(r"^Ticket +invalid$", result.stdout, re.M)
+    assert re.search(r"^Note +There is none in the store\.$", result.stdout, re.M)
     assert not sandbox.calls
 
 
@@ -55,7 +56,7 @@ def test_status_as_json(site: Site) -> None:
     """For programs: state, and Unix times."""
     site.ticket()
     facts = json.loads(site.run("status", "--json").stdout)
-    assert (facts["state"], facts["note"], facts["account"]) == ("fresh", None, "default")
+    assert (facts["state"], facts["reason"], facts["account"]) == ("fresh", None, "default")
     assert facts["issued_at"] < facts["refresh_at"] < facts["expires_at"]
 
 
@@ -65,7 +66,7 @@ def test_status_shows_the_back_off(site: Site, sandbox: Sandbox) -> None:
     with site.server.app_context(), pytest.raises(Exception, match="40164"):
         site.wxjsapi.refresh()
     result = site.run("status")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "IP whitelist" in " ".join(result.stdout.split())
     assert re.search(r"^Next try .*in 1[45] min", result.stdout, re.M)
 
@@ -75,7 +76,7 @@ def test_status_of_a_simple_cache_claims_nothing(lone: Site, args: list[str]) ->
     """It cannot see the server's ticket, and says so rather than "invalid"."""
     lone.ticket()
     result = lone.run(*args)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "invalid" not in result.stdout
     assert "unknown" in result.stdout
     assert "cannot see theirs" in " ".join(result.stdout.split())
@@ -91,7 +92,7 @@ def test_embedded_sandbox_is_the_commands_own(
     result = run(app, "status")
     assert re.search("^Ticket +unknown$", result.stdout, re.M)
     result = run(app, "doctor")
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert any("a WeChat of its own" in one for one in lines_of(result, "warning"))
     assert "lease" not in result.stdout
 

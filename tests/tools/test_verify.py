@@ -100,7 +100,7 @@ def test_verify_without_any_ticket(site: Site, sandbox: Sandbox) -> None:
     app.config["WXJSAPI_API_BASE_URL"] = sandbox.url
     WxJsApi(app)
     result = run(app, "verify", PAGE, *pasted(config))
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "pass --ticket" in result.stderr
     assert run(app, "verify", PAGE, *pasted(config), "--ticket", ticket).exit_code == 0
 
@@ -126,11 +126,11 @@ def test_verify_believes_the_ticket_that_is_given(lone: Site, sandbox: Sandbox) 
     config, ticket = config_of(lone), lone.ticket()
     before = sandbox.calls.copy()
     result = lone.run("verify", PAGE, *pasted(config), "--ticket", ticket)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
     assert sandbox.calls == before
 
 
-@pytest.mark.parametrize("command", [["status"], ["verify", PAGE, "--ticket", "t"]])
+@pytest.mark.parametrize("command", [["status"], ["verify", PAGE], ["doctor"]])
 def test_a_cache_that_cannot_be_opened_is_no_traceback(
     make_app: Callable[..., tuple[Flask, WxJsApi]],
     monkeypatch: pytest.MonkeyPatch,
@@ -145,7 +145,7 @@ def test_a_cache_that_cannot_be_opened_is_no_traceback(
     app, _ = make_app(CACHE_TYPE="FileSystemCache", CACHE_DIR="unused")
     args = ["--nonce", "n", "--timestamp", "1", "--signature", "0" * 40]
     result = run(app, *command, *(args if command[0] == "verify" else []))
-    assert result.exit_code == 1
+    assert result.exit_code == 3
 
 
 def test_verify_refuses_what_no_page_has(site: Site) -> None:
