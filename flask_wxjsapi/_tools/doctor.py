@@ -341,19 +341,17 @@ def _on_ticket(account: Account, kind: str, seen: _Seen) -> Iterator[Finding]:
     if found.retry_at is not None:
         yield _of_back_off(account, kind, found, seen)
     elif found.state == "invalid" and seen.can_ask and seen.can_save:
-        yield _asked_for(account, kind, name, seen)
+        try:
+            account.credentials.get(kind)
+        except WxJsApiError as error:
+            yield "error", f"A {name} was asked for in vain. {why(error)}"
+            return
         found = account.credentials.status(kind)
+        whose = (
+            "Nobody but this command has it." if alone(account) else "All processes have it now."
+        )
+        yield "ok", f"A {name} was asked for, since there was none to be seen. {whose}"
     yield _of_state(found, name)
-
-
-def _asked_for(account: Account, kind: str, name: str, seen: _Seen) -> Finding:
-    try:
-        account.credentials.get(kind)
-    except WxJsApiError as error:
-        return seen.fault(error, f"A {name} was asked for. {why(error)}")
-    if alone(account) is None:
-        return "ok", f"A {name} was asked for, since there was none: now all processes have it."
-    return "ok", f"A {name} was asked for, to try it. Nobody but this command has it."
 
 
 def _of_state(found: Status, name: str) -> Finding:

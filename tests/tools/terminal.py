@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
 from click.testing import Result
 from flask import Flask
 
-from flask_wxjsapi import WxJsApi
+from flask_wxjsapi import Credential, WxJsApi
+from flask_wxjsapi._credential import JSAPI_TICKET
 
 PAGE = "https://shop.example/p?a=1"
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -60,3 +62,16 @@ def pasted(config: dict[str, Any]) -> list[str]:
         "--nonce", config["nonceStr"], "--timestamp", str(config["timestamp"]),
         "--signature", config["signature"],
     ]  # fmt: skip
+
+
+def put(site: Site, *, fresh_for: float) -> None:
+    """Have a ticket in the store that is due in some seconds, or has been for some."""
+    credentials = site.wxjsapi._accounts_of(site.server).own.credentials
+    now = time.time()
+    ticket = Credential("planted", now - 6000, now + 200 + fresh_for, int(now) - 6000)
+    credentials.session().save(JSAPI_TICKET, ticket)
+
+
+def said(text: str) -> str:
+    """What was shown, on one line."""
+    return " ".join(text.split())

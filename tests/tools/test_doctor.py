@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import types
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_wxjsapi import Credential, TicketServer, WxJsApi
+from flask_wxjsapi import Credential, TicketServer, WeChatAPIError, WxJsApi
 from flask_wxjsapi._storage.cache import CacheServer
 from flask_wxjsapi._tools import doctor as doctor_module
 from flask_wxjsapi._upstream.wechat import WeChat
@@ -20,7 +21,7 @@ from flask_wxjsapi.errors import REACTIONS
 from flask_wxjsapi.sandbox import Sandbox
 
 from ..conftest import Valkey, free_port
-from .terminal import APP_ID, SECRET, Site, lines_of, run
+from .terminal import APP_ID, SECRET, Site, lines_of, put, run, said
 
 
 def test_doctor_finds_nothing(site: Site, sandbox: Sandbox) -> None:
@@ -119,7 +120,7 @@ def test_doctor_gets_no_ticket(site: Site, sandbox: Sandbox) -> None:
     result = site.run("doctor")
     assert result.exit_code == 2
     (error,) = lines_of(result, "error")
-    assert "No ticket:" in error
+    assert "was asked for in vain" in error
     assert REACTIONS[48001].advice in error
 
 
@@ -387,12 +388,107 @@ def test_doctor_names_the_origin_that_pages_are_signed_with() -> None:
     assert ("ok", "Pages are signed with https://shop.example.") in findings
 
 
-def test_doctor_tells_of_the_back_off(site: Site, sandbox: Sandbox) -> None:
-    """The fault is mended, but WeChat is left alone for a while: refresh tries at once."""
-    sandbox.fail("40164")
-    with site.server.app_context(), pytest.raises(Exception, match="40164"):
+def fail_once(site: Site, sandbox: Sandbox, fault: str, **where: Any) -> None:
+    sandbox.fail(fault, **where)
+    with site.server.app_context(), pytest.raises(WeChatAPIError):
         site.wxjsapi.refresh()
+
+
+def test_doctor_tells_of_a_pause_whose_cause_is_mended(site: Site, sandbox: Sandbox) -> None:
+    """The address is admitted by now, but WeChat is left alone for a while: refresh helps."""
+    fail_once(site, sandbox, "40164")
     result = site.run("doctor")
     assert result.exit_code == 2
-    assert "flask wxjsapi refresh" in " ".join(result.stdout.split())
-    assert any("IP address are accepted" in one for one in lines_of(result, "ok"))
+    (pause,) = [one for one in lines_of(result, "ok") if "Nothing is asked until" in one]
+    assert "failed with 40164; that is mended by now" in pause
+    assert "flask wxjsapi refresh asks at once" in pause
+    assert "whitelist" not in result.stdout
+    assert lines_of(result, "error") == ["error    There is no valid ticket."]
+
+
+@pytest.mark.parametrize("left", [0, 10000])
+def test_doctor_knows_whether_the_quota_is_back(
+    site: Site, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """What was used up yesterday is no error of today."""
+    put(site, fresh_for=1000)
+    fail_once(site, sandbox, "45009", path="getticket")
+    quota = {"errcode": 0, "quota": {"daily_limit": 10000, "remain": left}}
+    monkeypatch.setattr(WeChat, "ask", lambda *_: quota)
+    result = site.run("doctor")
+    assert ("45009; that is mended" in said(result.stdout)) == (left > 0)
+    assert (REACTIONS[45009].advice in said(result.stdout)) == (left == 0)
+    assert result.exit_code == (0 if left else 2)
+
+
+def test_doctor_names_a_cause_once(site: Site, sandbox: Sandbox) -> None:
+    """Though each answer of WeChat's has another request id."""
+    sandbox.fail("61004", times=None)
+    assert site.run("refresh").exit_code == 1
+    result = site.run("doctor")
+    assert result.stdout.count("61004") == 1
+    assert any("Nothing is asked until" in one for one in lines_of(result, "error"))
+
+
+def test_doctor_tells_of_a_cause_that_it_does_not_meet(site: Site, sandbox: Sandbox) -> None:
+    """A ticket was refused, and for that reason none is asked for now."""
+    fail_once(site, sandbox, "48001", path="getticket")
+    before = sandbox.calls["getticket"]
+    (error, _) = lines_of(site.run("doctor"), "error")
+    assert "The last attempt failed. WeChat says 48001" in error
+    assert sandbox.calls["getticket"] == before
+
+
+def test_doctor_asks_for_no_ticket_that_nobody_could_have(
+    make_app: Callable[..., tuple[Flask, WxJsApi]], sandbox: Sandbox
+) -> None:
+    """The cache is down: whether there is a ticket is not known, and no call is spent on it."""
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    app, _ = make_app(CACHE_TYPE="RedisCache", CACHE_REDIS_URL=url)
+    result = run(app, "doctor")
+    assert result.exit_code == 3
+    (unknown,) = lines_of(result, "unknown")
+    assert "Whether there is a valid ticket is not known. The cache cannot be read" in unknown
+    assert sandbox.calls["getticket"] == 0
+
+
+def test_doctor_says_whose_the_ticket_is_that_it_asks_for(lone: Site, sandbox: Sandbox) -> None:
+    """Without a cache in common it is nobody else's."""
+    (asked,) = [one for one in lines_of(lone.run("doctor"), "ok") if "A ticket was" in one]
+    assert "Nobody but this command has it" in asked
+    assert sandbox.calls["getticket"] == 1
+
+
+def test_doctor_warns_of_a_stale_ticket_whose_renewals_failed(site: Site, sandbox: Sandbox) -> None:
+    """As status does."""
+    put(site, fresh_for=-50)
+    fail_once(site, sandbox, "48001", path="getticket")
+    result = site.run("doctor")
+    assert result.exit_code == 1
+    assert any("The ticket is stale" in one for one in lines_of(result, "warning"))
+
+
+def test_doctor_as_json(site: Site, sandbox: Sandbox) -> None:
+    """The level of the worst finding, with its text, and all of them."""
+    sandbox.fail("61004", times=None)
+    result = site.run("doctor", "--json")
+    facts = json.loads(result.stdout)
+    assert list(facts) == ["account", "app_id", "level", "reason", "findings"]
+    assert (result.exit_code, facts["level"]) == (2, "error")
+    assert "61004" in facts["reason"]
+    assert {tuple(finding) for finding in facts["findings"]} == {("level", "text")}
+
+
+@pytest.mark.parametrize(
+    ("problem", "hint"),
+    [
+        ("ReadOnlyError: READONLY", "It is a replica"),
+        ("NoPermissionError: NOPERM", "~~wxjsapi:*"),
+        ("OutOfMemoryError: OOM", "It is full"),
+        ("ConnectionError: Connection refused", "Check CACHE_TYPE"),
+        ("OSError: [Errno 28] No space left on device", "Check CACHE_TYPE"),
+    ],
+)
+def test_doctor_knows_what_redis_means(problem: str, hint: str) -> None:
+    """By the word in capitals that it replies."""
+    assert hint in doctor_module._hint(problem)

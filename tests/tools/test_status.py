@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from flask import Flask
 
-from flask_wxjsapi import WeChatAPIError, WxJsApi
+from flask_wxjsapi import Credential, TicketServer, WeChatAPIError, WxJsApi
 from flask_wxjsapi.sandbox import Sandbox
 
-from ..conftest import threads_of
-from .terminal import Site, lines_of, run
+from ..conftest import free_port, threads_of
+from .terminal import Site, lines_of, put, run, said
 
 
 def test_status_without_a_ticket(site: Site, sandbox: Sandbox) -> None:
@@ -95,6 +97,117 @@ def test_embedded_sandbox_is_the_commands_own(
     assert result.exit_code == 1
     assert any("a WeChat of its own" in one for one in lines_of(result, "warning"))
     assert "lease" not in result.stdout
+
+
+def test_a_stale_ticket_is_well(site: Site) -> None:
+    """It is handed out, and the next renewal may just be under way."""
+    put(site, fresh_for=-50)
+    result = site.run("status")
+    assert result.exit_code == 0
+    assert re.search("^Ticket +stale$", result.stdout, re.M)
+
+
+def test_a_stale_ticket_whose_renewals_fail_is_a_warning(site: Site, sandbox: Sandbox) -> None:
+    """There is time left to mend it."""
+    put(site, fresh_for=-50)
+    sandbox.fail("40125", times=None)
+    assert site.run("refresh").exit_code == 1
+    result = site.run("status", "--json")
+    facts = json.loads(result.stdout)
+    assert (result.exit_code, facts["level"], facts["state"]) == (1, "warning", "stale")
+    assert facts["reason"] == facts["last_error"]
+
+
+def test_a_ticket_that_has_ended_is_an_error(site: Site) -> None:
+    """With its times, and with why there is no other one."""
+    put(site, fresh_for=-220)
+    result = site.run("status", "--json")
+    facts = json.loads(result.stdout)
+    assert (result.exit_code, facts["state"], facts["reason"]) == (2, "invalid", "It has ended.")
+    assert re.search("^Expires .* s ago$", site.run("status").stdout, re.M)
+
+
+def test_json_has_one_shape(site: Site, lone: Site) -> None:
+    """Whatever the state is, a program finds the same keys."""
+    shapes = [json.loads(one.run("status", "--json").stdout) for one in (site, lone)]
+    site.ticket()
+    shapes.append(json.loads(site.run("status", "--json").stdout))
+    assert len({tuple(shape) for shape in shapes}) == 1
+    assert [shape["level"] for shape in shapes] == ["error", "unknown", "ok"]
+
+
+class _Tickets(TicketServer):
+    """A user's own server, in the way of which something may be."""
+
+    def __init__(self, fault: Callable[[], None]) -> None:
+        self._fault = fault
+
+    def find(self, key: str) -> Credential | None:
+        self._fault()
+        return None
+
+    def save(self, key: str, credential: Credential) -> None:
+        pass
+
+
+def test_a_ticket_server_that_fails_is_no_missing_ticket(
+    make_app: Callable[..., tuple[Flask, WxJsApi]],
+) -> None:
+    """What it has is not known; its text stays out."""
+
+    def fail() -> None:
+        raise OSError("postgres://user:hunter2@db")
+
+    app, _ = make_app(WXJSAPI_TICKET_SERVER=_Tickets(fail))
+    result = run(app, "status")
+    assert result.exit_code == 3
+    assert "The ticket server _Tickets cannot be read (OSError" in said(result.stdout)
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize(("command", "told"), [("status", "in time"), ("doctor", "timeout")])
+def test_a_ticket_server_that_hangs_hangs_no_command(
+    make_app: Callable[..., tuple[Flask, WxJsApi]], command: str, told: str
+) -> None:
+    """It ends, and says that it does not know."""
+    thawed = threading.Event()
+    server = _Tickets(lambda: assert_is_set(thawed))
+    app, _ = make_app(WXJSAPI_TICKET_SERVER=server, WXJSAPI_REFRESH_TIMEOUT=0.5)
+    try:
+        result = run(app, command)
+    finally:
+        thawed.set()
+    assert result.exit_code == 3
+    assert told in said(result.stdout)
+
+
+def assert_is_set(event: threading.Event) -> None:
+    assert event.wait(60)
+
+
+def test_a_cache_that_fails_beside_a_ticket_server_is_a_warning(
+    make_app: Callable[..., tuple[Flask, WxJsApi]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ticket is there; whether its renewals fail is not known."""
+    now = time.time()
+    server = _Tickets(lambda: None)
+    monkeypatch.setattr(server, "find", lambda key: Credential("t", now, now + 7200, int(now)))
+    app, _ = make_app(
+        WXJSAPI_TICKET_SERVER=server,
+        CACHE_TYPE="RedisCache", CACHE_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0",
+    )  # fmt: skip
+    result = run(app, "status", "--json")
+    facts = json.loads(result.stdout)
+    assert (result.exit_code, facts["state"]) == (1, "fresh")
+    assert "The cache cannot be read" in facts["reason"]
+
+
+@pytest.mark.parametrize("args", [["status", "--jsn"], ["--app-id", "wx1", "status"]])
+def test_what_keeps_status_from_looking_is_unknown(site: Site, args: list[str]) -> None:
+    """A monitor takes 1 for a warning and 2 for a verdict on the ticket."""
+    result = site.run(*args)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "Error: " in result.stderr
 
 
 def test_no_command_starts_a_thread(
