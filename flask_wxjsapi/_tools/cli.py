@@ -307,11 +307,13 @@ def verify(
     URL is location.href in the browser, in quotes. The exit status is 0 if the signature is right,
     1 if a mistake was found, 3 if none was found or there is no ticket to compare with.
     """
+    if given == "-" and config is not None and config.name == "<stdin>":
+        raise click.UsageError("Only one of --config and --ticket can be read from stdin.")
     names = {"nonce": "nonceStr", "timestamp": "timestamp", "signature": "signature"}
     page = _read_config(config) if config else {}
     pasted = [values[name] or page.get(js) or _ask(name, js) for name, js in names.items()]
     account = _account()
-    right, others = _candidates(account, _secret(given, config))
+    right, others = _candidates(account, _secret(given))
     try:
         found = diagnose(
             url=url, noncestr=pasted[0], timestamp=pasted[1], signature=pasted[2],
@@ -337,16 +339,14 @@ def _show_diagnosis(found: Diagnosis, lang: str) -> None:
         click.echo(f"{'':9}{found.chinese}")
 
 
-def _secret(given: str | None, config: IO[str] | None) -> str | None:
+def _secret(given: str | None) -> str | None:
     """A secret of the command line: what stands there, all users of the machine can read."""
     if given != "-":
         if given is not None:
-            _warn("Others can see --ticket in the list of processes: --ticket - keeps it from it.")
+            _warn("The list of processes shows --ticket to all users here: use --ticket - instead.")
         return given
     if _is_terminal(sys.stdin):
         return str(click.prompt("Ticket", hide_input=True, err=True))
-    if config is not None and config is sys.stdin:
-        raise click.UsageError("Only one of --config and --ticket can be read from stdin.")
     return sys.stdin.readline().strip()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from flask_wxjsapi._tools import cli as cli_module
 from flask_wxjsapi.errors import ADVICE_IN_WECOM, ADVICE_WITH_PROVIDER, REACTIONS
 from flask_wxjsapi.sandbox import Sandbox
 
-from .terminal import APP_ID, PAGE, SECRET, Site, config_of, pasted, run
+from .terminal import APP_ID, PAGE, SECRET, Site, config_of, pasted, run, said
 
 
 def test_commands_are_there_once(site: Site) -> None:
@@ -127,6 +128,49 @@ def test_refresh_of_a_simple_cache_says_whom_it_helps(lone: Site) -> None:
     assert said.startswith("Error: Renewed for this command only. CACHE_TYPE is SimpleCache")
 
 
+def test_refresh_that_asks_nothing_says_so(site: Site, sandbox: Sandbox) -> None:
+    """What failed some seconds ago may be mended by now: it is not told as if it were so."""
+    sandbox.fail("45009", path="getticket")
+    assert site.run("refresh").exit_code == 1
+    result = site.run("refresh")
+    assert result.exit_code == 1
+    assert "Nothing was asked: the last refresh is less than 10 s ago. It failed." in said(
+        result.stderr
+    )
+    assert sandbox.calls["getticket"] == 1
+
+
+@pytest.mark.parametrize("command", [["ticket"], ["sign", PAGE]])
+def test_a_ticket_that_nobody_else_has_is_told_of(lone: Site, command: list[str]) -> None:
+    """On stderr: a script goes on."""
+    result = lone.run(*command)
+    assert result.exit_code == 0
+    assert said(result.stderr).startswith("Only this command has the ticket. CACHE_TYPE is")
+
+
+def test_refresh_that_the_cache_does_not_take(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is the cache's."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(CacheServer, "save", fail)
+    result = site.run("refresh")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert (
+        "Renewed for this command only. The cache cannot be written (OSError: [Errno 28]"
+        in said(result.stderr)
+    )
+
+
+def test_refresh_that_the_cache_forgets(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no use to the others, though nothing failed."""
+    monkeypatch.setattr(CacheServer, "save", lambda *_: None)
+    result = site.run("refresh")
+    assert result.exit_code == 1
+    assert "does not give back what was saved" in said(result.stderr)
+
+
 @pytest.mark.parametrize("form", ["call", "json"])
 def test_sign_is_right(site: Site, sandbox: Sandbox, form: str) -> None:
     """The phone accepts what the command prints."""
@@ -225,21 +269,64 @@ def test_ticket_is_saved_before_the_command_ends(
         waits.set()
 
 
+def flask(
+    *args: str, app: str = "tests.service", **config: str
+) -> subprocess.CompletedProcess[str]:
+    """A ``flask`` command in a process of its own."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("FLASK_")}
+    env |= {f"FLASK_{key}": value for key, value in config.items()}
+    command = [sys.executable, "-m", "flask", "--app", app, *args]
+    root = Path(__file__).parent.parent.parent
+    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=60)
+
+
+def config_for(sandbox: Sandbox, cache: Path) -> dict[str, str]:
+    return {
+        "WXJSAPI_APP_ID": sandbox.app_id,
+        "WXJSAPI_APP_SECRET": json.dumps(sandbox.app_secret),
+        "WXJSAPI_API_BASE_URL": sandbox.url,
+        "CACHE_TYPE": "FileSystemCache",
+        "CACHE_DIR": str(cache),
+    }
+
+
+@pytest.mark.processes
+def test_a_failure_is_told_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    """And not by the log, which has nowhere to go, a second time."""
+    sandbox.fail("40125", times=None)
+    done = flask("wxjsapi", "ticket", **config_for(sandbox, tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("40125") == 1
+
+
+@pytest.mark.processes
+def test_what_the_log_warns_of_besides_is_told(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A record that somebody else wrote counts as none, which alone would be half the truth."""
+    config = config_for(sandbox, tmp_path)
+    assert flask("wxjsapi", "ticket", **config).returncode == 0
+    for path in tmp_path.glob("wxjsapi.*/*"):
+        path.write_bytes(bytes(4) + b"[]")
+    done = flask("wxjsapi", "status", **config)
+    assert done.returncode == 2
+    assert "jsapi_ticket is damaged" in said(done.stderr)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("command", [["wxjsapi", "status"], ["run"], ["routes"]])
+def test_a_setting_that_cannot_be_right_is_one_line(command: list[str]) -> None:
+    """No traceback, whatever command loads the app; and no exit status that is a mere warning."""
+    done = flask(*command)
+    assert (done.returncode, done.stdout) == (3, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: WXJSAPI_APP_ID is not set: ")
+    assert 'set WXJSAPI_API_BASE_URL = "sandbox" alone' in line
+
+
 @pytest.mark.processes
 def test_flask_command(site: Site, sandbox: Sandbox, tmp_path: Path) -> None:
     """``flask wxjsapi status`` as people call it, in a process of its own."""
     site.ticket()
-    env = {key: value for key, value in os.environ.items() if not key.startswith("FLASK_")}
-    env |= {
-        "FLASK_WXJSAPI_APP_ID": sandbox.app_id,
-        "FLASK_WXJSAPI_APP_SECRET": json.dumps(sandbox.app_secret),
-        "FLASK_WXJSAPI_API_BASE_URL": sandbox.url,
-        "FLASK_CACHE_TYPE": "FileSystemCache",
-        "FLASK_CACHE_DIR": str(tmp_path),
-    }
-    command = [sys.executable, "-m", "flask", "--app", "tests.service", "wxjsapi", "status"]
-    root = Path(__file__).parent.parent.parent
-    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=60)
+    done = flask("wxjsapi", "status", **config_for(sandbox, tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^Ticket +fresh$", done.stdout, re.M)
     assert sandbox.calls["getticket"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 
 import click
 import pytest
@@ -14,7 +15,8 @@ from flask_wxjsapi import WxJsApi, sign
 from flask_wxjsapi._tools import cli as cli_module
 from flask_wxjsapi.sandbox import Sandbox
 
-from .terminal import PAGE, Site, config_of, pasted, run
+from ..conftest import free_port
+from .terminal import PAGE, Site, config_of, pasted, run, said
 
 
 def test_verify_a_right_signature(site: Site) -> None:
@@ -113,6 +115,69 @@ def test_verify_with_a_ticket_of_its_own_while_wechat_is_away(site: Site, sandbo
     result = site.run("verify", PAGE, *args)
     assert result.exit_code == 0
     assert re.search("^Cause +valid$", result.stdout, re.M)
+
+
+def test_verify_reads_a_ticket_from_stdin(lone: Site) -> None:
+    """It does not stand in the list of processes then."""
+    config, ticket = config_of(lone), lone.ticket()
+    result = lone.run("verify", PAGE, *pasted(config), "--ticket", "-", input=f"{ticket}\n")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_verify_asks_for_a_ticket_on_a_terminal(
+    lone: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without showing what is typed."""
+    config, ticket = config_of(lone), lone.ticket()
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(cli_module, "_is_terminal", lambda stream: True)
+    monkeypatch.setattr(click, "prompt", lambda text, **how: (asked.append(how), ticket)[1])
+    assert lone.run("verify", PAGE, *pasted(config), "--ticket", "-").exit_code == 0
+    assert [how["hide_input"] for how in asked] == [True]
+
+
+def test_verify_warns_of_a_ticket_on_the_command_line(lone: Site) -> None:
+    """Every user of the machine can read it there."""
+    result = lone.run("verify", PAGE, *pasted(config_of(lone)), "--ticket", "t")
+    assert "use --ticket - instead" in said(result.stderr)
+
+
+def test_verify_reads_one_thing_from_stdin(lone: Site) -> None:
+    """Two would be mixed up."""
+    result = lone.run("verify", PAGE, "--config", "-", "--ticket", "-", input="{}")
+    assert result.exit_code == 2
+    assert "Only one of --config and --ticket" in said(result.stderr)
+
+
+def test_verify_that_finds_no_mistake(site: Site) -> None:
+    """It is no verdict, and no usage error."""
+    args = ["--nonce", "n", "--timestamp", "1", "--signature", "0" * 40]
+    result = site.run("verify", PAGE, *args)
+    assert result.exit_code == 3
+    assert re.search("^Cause +unknown$", result.stdout, re.M)
+
+
+def test_verify_as_json(site: Site) -> None:
+    """For programs: the cause, and the two texts."""
+    config = config_of(site, "http://shop.example/p?a=1")
+    result = site.run("verify", PAGE, *pasted(config), "--json")
+    facts = json.loads(result.stdout)
+    assert list(facts) == ["account", "app_id", "cause", "reason", "reason_zh", "signed"]
+    assert (result.exit_code, facts["cause"]) == (1, "scheme")
+    assert "jsapi_ticket=***" in facts["signed"]
+
+
+def test_verify_asks_wechat_for_no_ticket_of_its_own_while_the_cache_is_down(
+    make_app: Callable[..., tuple[Flask, WxJsApi]], sandbox: Sandbox
+) -> None:
+    """What the pages were signed with is not known."""
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    app, _ = make_app(CACHE_TYPE="RedisCache", CACHE_REDIS_URL=url)
+    args = ["--nonce", "n", "--timestamp", "1", "--signature", "0" * 40]
+    result = run(app, "verify", PAGE, *args)
+    assert result.exit_code == 3
+    assert "pass --ticket. Error: The cache cannot be read" in said(result.stderr)
+    assert not sandbox.calls
 
 
 def test_verify_with_a_simple_cache_warns(lone: Site) -> None:
