@@ -236,11 +236,13 @@ def _open(app: Flask, settings: Settings, loader: Callable[[], Loader | None]) -
     host = Host(app.extensions[_ENGINE], context, open_cache, notify, lambda: the_app().testing)
     caches = CacheSettings(app.config, settings.cache)
     if settings.ticket_server is None and not settings.is_sandbox:
-        app.before_request(_first_request(host.engine, lambda: caches.is_in_memory))
+        app.before_request(_first_request(host.engine, lambda: caches.is_in_memory, settings.name))
     return Accounts(settings, caches, host, loader)
 
 
-def _first_request(engine: Engine, is_in_memory: Callable[[], bool]) -> Callable[[], None]:
+def _first_request(
+    engine: Engine, is_in_memory: Callable[[], bool], name: str
+) -> Callable[[], None]:
     """Only a request tells what its server is like. The log has it, once in each process, where
     there may be several without a cache in common.
     """
@@ -253,6 +255,6 @@ def _first_request(engine: Engine, is_in_memory: Callable[[], bool]) -> Callable
         is_first = False
         if request.environ.get("wsgi.multiprocess") and is_in_memory():
             aside = engine.runtime().tell_aside
-            aside(logging.WARNING, _PER_WORKER, event="cache_per_worker")
+            aside(logging.WARNING, _PER_WORKER, event="cache_per_worker", account=name)
 
     return look
