@@ -132,9 +132,14 @@ _GATEWAY = (
     "Look at WXJSAPI_API_BASE_URL."
 )
 _MINUTE = "Too many calls in this minute; the next attempt waits for a new one."
+#: Where WeChat says more about one answer of its own. WeCom has no rid.
+RID: Final = (
+    f"What WeChat knows of the rid in the message it tells for seven days: {_CONSOLE}, or POST "
+    "/cgi-bin/openapi/rid/get."
+)
 _BUSY = (
     "WeChat is busy; the request is retried automatically. If that lasts for hours, look at the IP "
-    "whitelist, and ask WeChat with the rid in the message."
+    f"whitelist. {RID}"
 )
 
 _CORP_SECRET = (
@@ -253,6 +258,10 @@ REACTIONS: Final[dict[int, Reaction]] = {
 #: What is different in WeCom: what an errcode means there, or where a person mends it. What the
 #: engine does about it is the same.
 ADVICE_IN_WECOM: Final[dict[int, str]] = {
+    -1: (
+        "WeCom is busy; the request is retried automatically. If that lasts for hours, look at the "
+        "trusted IPs (企业可信IP) of the application."
+    ),
     40001: "The Secret is wrong. " + _CORP_SECRET,
     40013: "WXJSAPI_APP_ID is not a valid corp id. " + _CORP_SECRET,
     40014: _CORP_TOKEN,
@@ -319,7 +328,11 @@ ADVICE_WITH_PROVIDER: Final[dict[int, str]] = {
     ),
 }
 
-_UNKNOWN = Reaction("Look the code up in the list of global error codes (全局返回码).")
+_UNKNOWN = Reaction(f"Look the code up in the list of global error codes (全局返回码). {RID}")
+_UNKNOWN_IN_WECOM = (
+    "Look the code up in WeCom's list of global error codes (全局错误码): "
+    "open.work.weixin.qq.com/devtool/query."
+)
 
 
 def reaction(
@@ -334,7 +347,8 @@ def reaction(
     found = REACTIONS.get(errcode, _UNKNOWN)
     advice = found.advice
     if platform == WECOM.name:
-        advice = ADVICE_IN_WECOM.get(errcode, advice)
+        usual = _UNKNOWN_IN_WECOM if found is _UNKNOWN else advice
+        advice = ADVICE_IN_WECOM.get(errcode, usual)
     if with_provider:
         advice = ADVICE_WITH_PROVIDER.get(errcode, advice)
     return replace(found, advice=advice)

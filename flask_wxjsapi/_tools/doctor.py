@@ -21,7 +21,7 @@ from .._settings import JSSDK_HOSTS, Settings
 from .._storage.server import TicketServer
 from .._storage.store import Part
 from .._upstream.wechat import WeChat
-from ..errors import QUOTA_USED_UP, WeChatAPIError, WxJsApiError
+from ..errors import QUOTA_USED_UP, RID, WeChatAPIError, WxJsApiError
 from .report import ALONE, EMBEDDED, alone, masked, unseen, when, why
 
 Finding = tuple[str, str]  # "ok", "warning", "error" or "unknown", and a text
@@ -58,6 +58,15 @@ class _Seen:
 
 
 def findings(account: Account) -> Iterator[Finding]:
+    has_rid = False
+    for level, text in _findings(account):
+        has_rid |= " rid: " in text and RID not in text
+        yield level, text
+    if has_rid:
+        yield "ok", RID
+
+
+def _findings(account: Account) -> Iterator[Finding]:
     settings, seen = account.settings, _Seen()
     yield from _on_settings(settings)
     yield from _on_store(account, seen)
