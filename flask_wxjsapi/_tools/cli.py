@@ -128,7 +128,7 @@ def _ticket(account: Account) -> str:
 
 
 def _row(label: str, text: str, width: int = 9) -> None:
-    lines = textwrap.wrap(text, _WIDTH - width) or [""]
+    lines = textwrap.wrap(text, _WIDTH - width, break_on_hyphens=False) or [""]
     click.echo(click.style(label.ljust(width), fg=_COLORS.get(label)) + lines[0])
     for line in lines[1:]:
         click.echo(" " * width + line)
