@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 import types
@@ -449,6 +450,21 @@ def test_doctor_asks_for_no_ticket_that_nobody_could_have(
     assert result.exit_code == 3
     (unknown,) = lines_of(result, "unknown")
     assert "Whether there is a valid ticket is not known. The cache cannot be read" in unknown
+    assert sandbox.calls["getticket"] == 0
+
+
+def test_doctor_asks_for_no_ticket_that_cannot_be_saved(
+    site: Site, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that can only be read has none, and would have none after that."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(CacheServer, "write", fail)
+    result = site.run("doctor")
+    assert result.exit_code == 2
+    assert any("There is no valid ticket" in one for one in lines_of(result, "error"))
     assert sandbox.calls["getticket"] == 0
 
 
