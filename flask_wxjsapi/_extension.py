@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 from blinker import Namespace
@@ -47,6 +48,15 @@ ticket_refresh_failed = _signals.signal("wxjsapi-ticket-refresh-failed")
 _SIGNALS = {"refreshed": ticket_refreshed, "failed": ticket_refresh_failed}
 
 
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What is refused here is one line where a ``flask`` command loads the app."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise SetupError(str(error)) from None
+
+
 class WxJsApi(JsApi):
     """Keeps ``jsapi_ticket`` fresh and signs pages with it: the extension, and the account in the
     app's config.
@@ -67,21 +77,13 @@ class WxJsApi(JsApi):
         if app is not None:
             self.init_app(app)
 
+    @_one_line()
     def init_app(self, app: Flask) -> None:
         """Register with an app. Opens no connection and starts no thread.
 
         :raises RuntimeError: for a setting that cannot be right, for a second registration, and
-            after the first request. It is one line where a ``flask`` command loads the app.
+            after the first request.
         """
-        problem = ""
-        try:
-            self._register(app)
-        except RuntimeError as error:
-            problem = str(error)
-        if problem:  # out here, so that it carries no other exception along
-            raise SetupError(problem)
-
-    def _register(self, app: Flask) -> None:
         if getattr(app, "_got_first_request", False):
             raise RuntimeError(
                 f"The WxJsApi named {self.name!r} comes too late: the app has answered its first "
@@ -235,7 +237,8 @@ def _open(app: Flask, settings: Settings, loader: Callable[[], Loader | None]) -
         app.extensions[_ENGINE] = Engine(app)
     host = Host(app.extensions[_ENGINE], context, open_cache, notify, lambda: the_app().testing)
     caches = CacheSettings(app.config, settings.cache)
-    if settings.ticket_server is None and not settings.is_sandbox:
+    asks_wechat = settings.central_url is None and not settings.is_sandbox
+    if asks_wechat and settings.ticket_server is None:
         app.before_request(_first_request(host.engine, lambda: caches.is_in_memory, settings.name))
     return Accounts(settings, caches, host, loader)
 

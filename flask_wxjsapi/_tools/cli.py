@@ -9,9 +9,10 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import IO, Any, ParamSpec, TypeVar
+from typing import IO, Any
 
 import click
 from flask import current_app
@@ -34,7 +35,19 @@ _AGENTS = "the agent's, which is for wx.agentConfig and right there"
 _CARDS = "the one for cards"
 _COLORS = {"ok": "green", "warning": "yellow", "error": "red", "unknown": "magenta"}
 #: Events of the log that a command itself tells of.
-_TOLD = {"refresh_failed", "store_down", "store_up", "cache_in_memory"}
+_TOLD = {
+    "cache_in_memory",
+    "loader_failed",
+    "refresh_failed",
+    "renewal_broke",
+    "renewal_hangs",
+    "store_down",
+    "store_up",
+}
+
+
+class _Unknown(click.ClickException):
+    exit_code = EXIT_STATUS["unknown"]
 
 
 class _Probe(click.Command):
@@ -43,26 +56,21 @@ class _Probe(click.Command):
     """
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        return _as_unknown(super().make_context, *args, **extra)
+        with _as_unknown():
+            return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        return _as_unknown(super().invoke, ctx)
+        with _as_unknown():
+            return super().invoke(ctx)
 
 
-class _Unknown(click.ClickException):
-    exit_code = EXIT_STATUS["unknown"]
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _as_unknown(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+@contextmanager
+def _as_unknown() -> Iterator[None]:
     try:
-        return call(*args, **options)
+        yield
     except click.ClickException as error:
         error.show()
-        raise click.exceptions.Exit(EXIT_STATUS["unknown"]) from None
+        raise click.exceptions.Exit(_Unknown.exit_code) from None
 
 
 class _Log(logging.Handler):

@@ -1682,7 +1682,7 @@ MUTANTS = [
     Mutant(
         "an extension may come after the first request",
         "_extension.py",
-        "WxJsApi._register",
+        "WxJsApi.init_app",
         takes("getattr", "False"),
         f"{LOADER}an_extension_that_comes_after_the_first_request_changes_nothing",
     ),
@@ -1829,7 +1829,7 @@ MUTANTS = [
     Mutant(
         "a setting that cannot be right is a traceback",
         "_extension.py",
-        "WxJsApi.init_app",
+        "_one_line",
         takes("SetupError", "RuntimeError"),
         "tools/test_cli.py::test_a_setting_that_cannot_be_right_is_one_line",
     ),
