@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -97,6 +98,14 @@ def commands(context: click.Context, account: str | None, app_id: str | None) ->
         handler = _Log(logging.WARNING)
         logger.addHandler(handler)
         context.call_on_close(lambda: logger.removeHandler(handler))
+    context.call_on_close(_hear_the_last)  # before that
+
+
+def _hear_the_last() -> None:
+    """What a renewal tells the log and the signals, it tells when nobody waits for it any more."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("wxjsapi-"):
+            thread.join(1)  # it may hang, in what it tells or before
 
 
 def _account() -> Account:

@@ -123,7 +123,9 @@ _HINTS = {
 
 def _hint(problem: str) -> str:
     found = re.search(r"\b[A-Z]{3,}\b", problem)
-    return _HINTS.get(found[0] if found else "", "Check CACHE_TYPE and its keys.")
+    return _HINTS.get(
+        found[0] if found else "", "Look whether it is up, then at CACHE_TYPE and its keys."
+    )
 
 
 def _on_store(account: Account, seen: _Seen) -> Iterator[Finding]:

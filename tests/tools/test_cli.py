@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_wxjsapi import Credential, WxJsApi
+from flask_wxjsapi import Credential, WxJsApi, ticket_refreshed
+from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET
 from flask_wxjsapi._engine.reading import Credentials, Status
 from flask_wxjsapi._storage.cache import CacheServer
 from flask_wxjsapi._tools import cli as cli_module
@@ -200,7 +201,7 @@ def test_sign_without_a_ticket(site: Site, sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("command", [["status"], ["status", "--json"], ["refresh"], ["doctor"],
-                                     ["sign", PAGE]])  # fmt: skip
+                                     ["doctor", "--json"], ["sign", PAGE]])  # fmt: skip
 @pytest.mark.parametrize("fault", [None, "40164", "40125", "45009", "html", "500"])
 def test_no_secret_and_80_columns(
     site: Site, sandbox: Sandbox, command: list[str], fault: str | None
@@ -212,10 +213,27 @@ def test_no_secret_and_80_columns(
     result = site.run(*command)
     for secret in secrets[: 3 if command[0] == "sign" else 4]:
         assert secret not in result.output
-    if command[0] != "sign":
+    if command[0] != "sign" and "--json" not in command:
         path = re.escape(site.app.config["CACHE_DIR"])
         lines = [line for line in result.stdout.splitlines() if not re.search(path, line)]
         assert max(map(len, lines), default=0) <= 80
+
+
+def test_a_signal_is_sent_before_the_command_ends(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that tells would die with the process."""
+    heard: list[str] = []
+    ends, wait = threading.Event(), cli_module._hear_the_last
+
+    def receiver(sender: Flask, kind: str, **facts: Any) -> None:
+        ends.wait(10)
+        heard.append(kind)
+
+    monkeypatch.setattr(cli_module, "_hear_the_last", lambda: (ends.set(), wait()))
+    with ticket_refreshed.connected_to(receiver, site.app):
+        assert site.run("refresh").exit_code == 0
+        assert heard == [ACCESS_TOKEN, JSAPI_TICKET]
 
 
 @pytest.mark.parametrize(("no_color", "is_colored"), [(None, True), ("", True), ("1", False)])

@@ -501,8 +501,8 @@ def test_doctor_as_json(site: Site, sandbox: Sandbox) -> None:
         ("ReadOnlyError: READONLY", "It is a replica"),
         ("NoPermissionError: NOPERM", "~~wxjsapi:*"),
         ("OutOfMemoryError: OOM", "It is full"),
-        ("ConnectionError: Connection refused", "Check CACHE_TYPE"),
-        ("OSError: [Errno 28] No space left on device", "Check CACHE_TYPE"),
+        ("ConnectionError: Connection refused", "Look whether it is up"),
+        ("OSError: [Errno 28] No space left on device", "at CACHE_TYPE"),
     ],
 )
 def test_doctor_knows_what_redis_means(problem: str, hint: str) -> None:

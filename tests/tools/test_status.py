@@ -13,6 +13,8 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import Credential, TicketServer, WeChatAPIError, WxJsApi
+from flask_wxjsapi._credential import JSAPI_TICKET
+from flask_wxjsapi._telling import logger
 from flask_wxjsapi.sandbox import Sandbox
 
 from ..conftest import free_port, threads_of
@@ -125,6 +127,15 @@ def test_a_ticket_that_has_ended_is_an_error(site: Site) -> None:
     facts = json.loads(result.stdout)
     assert (result.exit_code, facts["state"], facts["reason"]) == (2, "invalid", "It has ended.")
     assert re.search("^Expires .* s ago$", site.run("status").stdout, re.M)
+
+
+def test_a_ticket_from_the_future_is_told_of(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two clocks disagree: the log, which has no handler here, says so before the command ends."""
+    now = time.time() + 7200
+    ticket = Credential("planted", now, now + 7200, int(now))
+    site.wxjsapi._accounts_of(site.server).own.credentials.session().save(JSAPI_TICKET, ticket)
+    monkeypatch.setattr(logger, "hasHandlers", lambda: False)
+    assert "Two clocks disagree" in said(site.run("status").stderr)
 
 
 def test_json_has_one_shape(site: Site, lone: Site) -> None:
