@@ -104,7 +104,7 @@ def commands(context: click.Context, account: str | None, app_id: str | None) ->
 def _hear_the_last() -> None:
     """What a renewal tells the log and the signals, it tells when nobody waits for it any more."""
     for thread in threading.enumerate():
-        if thread.name.startswith("wxjsapi-"):
+        if thread.name.startswith(("wxjsapi-renewal-", "wxjsapi-aside")):
             thread.join(1)  # it may hang, in what it tells or before
 
 
