@@ -18,8 +18,9 @@ from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
 from ._engine.reading import Credentials, Status
 from ._engine.runtime import Engine
 from ._engine.snapshot import Holding, Times
+from ._page.client import client_inline
 from ._page.config import AgentConfig, WxConfig, listed
-from ._page.script import config_call, share_card, tags, warning
+from ._page.script import page_call, share_card, tags, warning
 from ._settings import Settings
 from ._signature import sign_page
 from ._storage.server import TicketServer
@@ -208,6 +209,11 @@ class Account:
             config["beta"] = True  # or what goes through wx.invoke fails
         return config
 
+    def has_signed(self, page: str, noncestr: str, timestamp: str, signature: str) -> bool:
+        """Whether a signature for the page with a URL was made with the ticket that is at hand."""
+        held = self.credentials.holding.snapshot(JSAPI_TICKET).credential
+        return held is not None and sign_page(held.value, noncestr, timestamp, page) == signature
+
     def agent_config(
         self,
         page: str,
@@ -250,9 +256,13 @@ class Account:
         nonce: Nonce,
         open_tag_list: Iterable[str] | None,
         debug: bool | None,
+        root: str,
         timeout: float,
     ) -> Markup:
-        """The script tags for the page with a URL; without a ticket they say so."""
+        """The script tags for the page with a URL; without a ticket they say so.
+
+        :param root: the path that the app is mounted at, or nothing.
+        """
         settings = self.settings
         names = [*settings.js_api_list] if js_api_list is None else listed(js_api_list)
         if share is not None:
@@ -266,8 +276,10 @@ class Account:
                 self._tell_of_pages(str(error.__cause__ or error))
             return script_tags(settings, NO_TICKET, nonce)
         self._script_failed = False
-        body = config_call(config, card, settings.platform.share_calls)
-        return script_tags(settings, body, nonce)
+        endpoint = None if settings.url_prefix is None else f"{root}{settings.url_prefix}/"
+        body = page_call(page, endpoint, config, card, settings.platform.share_calls)
+        client = f"{endpoint}client.js" if endpoint else client_inline(tuple(settings.jssdk_urls))
+        return script_tags(settings, body, nonce, client)
 
     def _tell_of_pages(self, cause: str) -> None:
         """Aside: a slow log handler does not hold the page up."""
@@ -282,8 +294,12 @@ class Account:
         )
 
 
-def script_tags(settings: Settings, body: Markup, nonce: Nonce) -> Markup:
-    """The script tags of a page: the JS-SDK, what an agent needs beside it, and the statements."""
+def script_tags(settings: Settings, body: Markup, nonce: Nonce, *client: str | Markup) -> Markup:
+    """The script tags of a page: the JS-SDK, what an agent needs beside it, and the statements.
+
+    :param client: client.js, as :func:`~._page.script.tags` takes it; none where nothing is
+        configured.
+    """
     first, *spare = settings.jssdk_urls
     sources = [first]
     if settings.is_sandbox:
@@ -291,7 +307,7 @@ def script_tags(settings: Settings, body: Markup, nonce: Nonce) -> Markup:
 
         # A phone for any browser.
         sources.insert(0, f"{embedded().url}/sandbox/bridge.js?phone={settings.platform.phone}")
-    return tags(sources, spare, settings.agent_sdk_urls, body, nonce)
+    return tags(sources, spare, [*settings.agent_sdk_urls, *client], body, nonce)
 
 
 # -- how an account is wired -----------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
-from flask import Flask
+from flask import Flask, g, has_request_context, request
 from flask import globals as contexts
 from markupsafe import Markup
 
@@ -22,6 +23,10 @@ from .errors import TicketUnavailable
 _proxied: Callable[[], Any] = contexts.app_ctx._get_current_object  # type: ignore[attr-defined]  # a LocalProxy
 _app_context = getattr(getattr(contexts, "_cv_app", None), "get", _proxied)
 _request_context = getattr(getattr(contexts, "_cv_request", None), "get", _app_context)
+
+
+#: What a response with a signature in it has in Flask's ``g``.
+SIGNED = "_wxjsapi_signed"
 
 
 class JsApi:
@@ -86,8 +91,9 @@ class JsApi:
         :raises TicketUnavailable: when there is no ticket.
         """
         try:
-            accounts = _app_context().app.extensions[ACCOUNTS][self.name]
-            account: Account = accounts.at_hand[self.app_id]
+            context = _app_context()
+            context.g._wxjsapi_signed = True
+            account: Account = context.app.extensions[ACCOUNTS][self.name].at_hand[self.app_id]
         except (LookupError, RuntimeError):
             account, timeout = self._find()  # which says what is wrong
             page = _page(account.settings, url)
@@ -106,6 +112,7 @@ class JsApi:
         :raises TicketUnavailable: when there is no ticket.
         """
         account, timeout = self._find()
+        g._wxjsapi_signed = True
         account.agent_id  # noqa: B018 - says so where there is none, before anything else
         return account.agent_config(_page(account.settings, url), js_api_list, timeout)
 
@@ -138,13 +145,15 @@ class JsApi:
         :param debug: as for :meth:`config`.
         """
         accounts = self._accounts()
+        g._wxjsapi_signed = True
         try:
             account, timeout = self._find(SCRIPT_TIMEOUT)
         except TicketUnavailable:  # of a loader that fails
             return script_tags(accounts.settings, NO_TICKET, nonce)
         page = _page(account.settings, url)
         wait = timeout or SCRIPT_TIMEOUT
-        return account.script(page, js_api_list, share, nonce, open_tag_list, debug, wait)
+        root = quote(request.script_root) if has_request_context() else ""
+        return account.script(page, js_api_list, share, nonce, open_tag_list, debug, root, wait)
 
     def refresh(self) -> str:
         """Renew the ticket now, for the whole cluster, in spite of a back-off; with AGENT_ID the

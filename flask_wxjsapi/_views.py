@@ -5,29 +5,35 @@ and tickets for other services.
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import math
 import re
 import time
-from functools import cache, partial
-from importlib import resources
+from collections.abc import Callable, Mapping
+from functools import partial, update_wrapper
+from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 
 from ._account import Account
 from ._accounts import ACCOUNTS, Accounts
 from ._credential import AGENT_TICKET, JSAPI_TICKET
+from ._domains import keep_domain
+from ._engine.purpose import Complaint
+from ._js_api import SIGNED
+from ._page.client import client_module, client_script, client_types
 from ._page.config import AgentConfig, whole_url
-from ._page.url import check_page, is_origin_of, without_default_port
+from ._page.url import ForeignPage, check_page, is_origin_of, without_default_port
 from ._settings import Settings
 from ._upstream.central import fingerprint
 from .errors import TicketUnavailable, UnknownAccount
 
 logger = logging.getLogger(__name__)
 
+_HOSTS_TOLD = 20
 _QUIET = 60.0  # seconds between two lines in the log that say the same of the same client
+_ARGUMENTS = {"url", "app_id", "rejected", "nonceStr", "timestamp", "signature"}
 _ESCAPE = "url is not escaped: send it through encodeURIComponent."
 _PATIENCE = 5.0  # seconds that another service waits for its ticket: less than it has itself
 _AGENT_PATIENCE = 2.0  # seconds that a page waits for the ticket of the agent as well
@@ -35,15 +41,26 @@ _CLIENT_LIFE = 3600  # seconds a browser keeps client.js; then it asks whether t
 _CLIENT_TYPES = {"js": "text/javascript", "mjs": "text/javascript", "d.ts": "text/plain"}
 
 
-def blueprint(settings: Settings) -> Blueprint:
-    """The endpoints of one account."""
+_CACHED = (
+    "The view %s is cached by Flask-Caching, and its response holds a signature: other visitors "
+    "get it at addresses that it was not made for. Cache what is costly in it, not the response."
+)
+_ABOUT_CACHED = {"wxjsapi": {"event": "signature_cached"}}
+
+
+def blueprint(settings: Settings, domain: Mapping[str, Any]) -> Blueprint:
+    """The endpoints of one account.
+
+    :param domain: the options of a rule that say on which hosts they are.
+    """
     name = "wxjsapi" if settings.name == "default" else f"wxjsapi_{settings.name}"
     views = Blueprint(name, __name__, url_prefix=settings.url_prefix)
-    views.add_url_rule("/config", "config", partial(_config, settings))
+    views.add_url_rule("/config", "config", _named(_config, settings, set()), **domain)
     client = "/client.<any(js, mjs, 'd.ts'):form>"
-    views.add_url_rule(client, "client", partial(_client, settings))
+    views.add_url_rule(client, "client", _named(_client, settings), **domain)
     if settings.central_tokens:
-        views.add_url_rule("/ticket", "ticket", partial(_ticket, settings, {}))
+        views.add_url_rule("/ticket", "ticket", _named(_ticket, settings, {}), **domain)
+    keep_domain(views)
 
     @views.after_request
     def forbid_sniffing(response: Response) -> Response:
@@ -53,20 +70,52 @@ def blueprint(settings: Settings) -> Blueprint:
     return views
 
 
+def _named(view: Callable[..., Response], *args: object) -> Callable[..., Response]:
+    """A view with its first arguments. It has a name, which Flask-Limiter asks for."""
+    return update_wrapper(partial(view, *args), view)
+
+
+def guard_signed_responses(app: Flask) -> None:
+    """Have browsers store no response that holds a signature, unless its view says otherwise: one
+    that the back button brings back hours later is invalid.
+    """
+    told: set[str | None] = set()
+
+    @app.after_request
+    def guard(response: Response) -> Response:
+        if g.pop(SIGNED, False):
+            if "Cache-Control" not in response.headers:
+                response.cache_control.no_store = True
+            if request.endpoint not in told and _is_cached(request.endpoint):
+                told.add(request.endpoint)
+                logger.warning(_CACHED, request.endpoint, extra=_ABOUT_CACHED)
+        return response
+
+
+def _is_cached(endpoint: str | None) -> bool:
+    """Whether Flask-Caching's ``@cache.cached()`` is around a view."""
+    view = current_app.view_functions.get(endpoint or "")
+    return hasattr(view, "uncached") and hasattr(view, "make_cache_key")
+
+
 def _shared(response: Response, settings: Settings) -> Response:
-    """A response that scripts on an account's PAGE_HOSTS may read."""
+    """A response that scripts on an account's PAGE_HOSTS may read; anybody's, what is wrong."""
     response.vary.add("Origin")
     origin = request.headers.get("Origin", "")
-    if is_origin_of(origin, _hosts(settings)):
-        response.access_control_allow_origin = origin
+    is_ours = is_origin_of(origin, _hosts(settings))
+    if is_ours or response.status_code >= 400:
+        response.access_control_allow_origin = origin if is_ours else "*"
         response.headers["Access-Control-Expose-Headers"] = "Retry-After"
     return response
 
 
-def _config(settings: Settings) -> Response:
+def _config(settings: Settings, refused: set[str]) -> Response:
     """``GET config?url=…``: the argument of ``wx.config`` for a page, as JSON.
 
-    ``app_id`` names an account that comes at run time.
+    ``app_id`` names an account that comes at run time. ``rejected=1`` says that WeChat refused the
+    ``signature`` for this URL which had this ``nonceStr`` and ``timestamp``.
+
+    :param refused: the hosts whose pages were refused, as the log has it.
     """
     try:
         account, timeout = _account(settings, settings.refresh_timeout, of_stranger=True)
@@ -74,24 +123,62 @@ def _config(settings: Settings) -> Response:
         return _shared(_answer({"error": str(error)}, 400), settings)
     except (TicketUnavailable, UnknownAccount) as error:
         return _shared(_refusal(error), settings)
-    return _shared(_signed(account, timeout), account.settings)
+    return _shared(_signed(account, timeout, refused), account.settings)
 
 
-def _signed(account: Account, timeout: float) -> Response:
+def _signed(account: Account, timeout: float, refused: set[str]) -> Response:
     try:
         url = _page_to_sign(account.settings)
     except ValueError as error:
+        if isinstance(error, ForeignPage):
+            _tell_of_host(error.host.lower(), refused, account.settings)
         return _answer({"error": str(error)}, 400)
     try:
-        if request.args.get("rejected") == "1":
+        if _is_complaint(account, url):
             # Without the query, which may carry somebody's OAuth code into the log.
-            account.credentials.verify(re.split("[?#]", url, maxsplit=1)[0])
+            account.credentials.verify(Complaint(re.split("[?#]", url, maxsplit=1)[0]))
         answer: dict[str, object] = {**account.config(whole_url(url), timeout=timeout)}
         if account.settings.agent_id is not None:
             answer["agentConfig"] = _agent_config(account, whole_url(url))
         return _answer(answer)
     except (TicketUnavailable, UnknownAccount) as error:
         return _refusal(error)
+
+
+def _tell_of_host(host: str, refused: set[str], settings: Settings) -> None:
+    """Once for each, and of no more than somebody would read."""
+    if host in refused or len(refused) >= _HOSTS_TOLD:
+        return
+    refused.add(host)
+    logger.warning(
+        "A page of %s asked for a signature and got none: is it yours? Then %sPAGE_HOSTS needs it.",
+        host,
+        settings.prefix,
+        extra={"wxjsapi": {"event": "page_refused", **_about(settings), "host": host}},
+    )
+
+
+def _is_complaint(account: Account, url: str) -> bool:
+    """Whether a page says that WeChat refused a signature which our ticket of now has made: what an
+    older ticket or somebody else made is no reason to ask WeChat anything.
+    """
+    get = request.args.get
+    noncestr, timestamp = get("nonceStr", ""), get("timestamp", "")
+    return (
+        get("rejected") == "1"
+        and request.method == "GET"
+        and not _is_from_elsewhere(account.settings)
+        and account.has_signed(whole_url(url), noncestr, timestamp, get("signature", ""))
+    )
+
+
+def _is_from_elsewhere(settings: Settings) -> bool:
+    """Whether a page of another site makes the request, with an image of it, say."""
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    if origin is None and site is not None:
+        return site == "cross-site"
+    origin = origin or "/".join((request.referrer or "").split("/")[:3])
+    return origin != "" and not is_origin_of(origin, _hosts(settings))
 
 
 def _account(settings: Settings, timeout: float, *, of_stranger: bool) -> tuple[Account, float]:
@@ -132,7 +219,7 @@ def _page_to_sign(settings: Settings) -> str:
 
     :raises ValueError: it is not to be had, for the reason that the text gives.
     """
-    unknown = request.args.keys() - {"url", "rejected", "app_id"}
+    unknown = request.args.keys() - _ARGUMENTS
     if unknown or len(request.args.getlist("url")) > 1:
         # What follows an & in a page's URL comes as arguments of its own.
         raise ValueError(_ESCAPE)
@@ -197,7 +284,7 @@ def _ticket(settings: Settings, said: dict[str | None, float]) -> Response:
     try:
         credential = credentials.get(kind, timeout)
         if request.args.get("rejected") == fingerprint(credential.value):
-            credentials.verify(f"a page of {client}", kind)
+            credentials.verify(Complaint(f"a page of {client}", client), kind)
             credential = credentials.get(kind, timeout)
         # What is left of its life, and not when it ends: two clocks need not agree.
         life = int(credential.expires_at - time.time())
@@ -246,13 +333,11 @@ def _client_name(tokens: dict[str, str]) -> str | None:
 
 def _client(settings: Settings, form: str) -> Response:
     """``GET client.js``; ``client.mjs`` is the same as a module, ``client.d.ts`` its types."""
-    text = _package_file("client.d.ts" if form == "d.ts" else "client.js")
-    if form != "d.ts":
-        urls = json.dumps(settings.jssdk_urls)
-        text = _bridge(settings) + text.replace('["https://res.wx.qq.com/…"]', urls)
-    if form == "mjs":
-        text = text.replace("document.currentScript.src", "import.meta.url")
-        text += "export const config = window.wxjsapi.config;\n"
+    if form == "d.ts":
+        text = client_types()
+    else:
+        script = client_module if form == "mjs" else client_script
+        text = _bridge(settings) + script(settings.jssdk_urls)
     response = Response(text, content_type=f"{_CLIENT_TYPES[form]}; charset=utf-8")
     if settings.is_sandbox:
         response.cache_control.no_cache = True  # the sandbox's port changes with every restart
@@ -271,8 +356,3 @@ def _bridge(settings: Settings) -> str:
     from .sandbox import embedded
 
     return embedded().bridge_script(settings.platform.phone)
-
-
-@cache
-def _package_file(name: str) -> str:
-    return resources.files("flask_wxjsapi._page").joinpath(name).read_text(encoding="utf-8")

@@ -56,6 +56,7 @@ _TICKET = Credential("ticket-1", _NOW + 0.125, _NOW + 7200.625, 41)
 _LATER = Credential("later-2", _NOW + 7000.375, _NOW + 14200.875, 42)
 _WRITERS = 8
 _ROUNDS = 5
+_START = 60.0  # seconds for some threads to come together
 _PATIENCE = 10.0  # seconds until a lock that should not wait is said to wait
 
 
@@ -189,7 +190,7 @@ class TicketServerContract:
         together = threading.Barrier(_WRITERS)
 
         def write(key: str, credential: Credential) -> None:
-            together.wait(_PATIENCE)
+            together.wait(_START)
             subject.save(key, credential)
 
         with ThreadPoolExecutor(_WRITERS) as pool:

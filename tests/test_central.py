@@ -473,7 +473,10 @@ def test_refresh_of_a_client_says_what_it_did(
 
 def complain(app: Flask) -> TestResponse:
     """As client.js asks after ``config:invalid signature``."""
-    return app.test_client().get("/wxjsapi/config?url=http%3A%2F%2Flocalhost%2F&rejected=1")
+    client, page = app.test_client(), {"url": "http://localhost/"}
+    signed = client.get("/wxjsapi/config", query_string=page).json or {}
+    complaint = {key: signed[key] for key in ("nonceStr", "timestamp", "signature")}
+    return client.get("/wxjsapi/config", query_string={**page, **complaint, "rejected": "1"})
 
 
 def test_a_rejected_ticket_is_passed_on(

@@ -20,7 +20,8 @@ PACKAGE = Path(flask_wxjsapi.__file__).parent
 _FLOORS = (
     "__init__ testing",
     "_extension",
-    "_js_api _views _tools.cli _tools.doctor _tools.report _tools",
+    "_views _js_api _tools.cli _tools.doctor _tools.report _tools",
+    "_domains",
     "_accounts",
     "_account",
     "_engine.reading _engine.runtime _engine.loading _engine.turns",
@@ -32,7 +33,7 @@ _FLOORS = (
     "_settings",
     "_settings_readers",
     "_upstream.http _upstream.answer",
-    "_page.config _page.script _page.url _page",
+    "_page.client _page.config _page.script _page.url _page.request_target _page.servers _page",
     "errors",
     "_platform",
     "_signature _credential _telling _error_text _loopback",
@@ -50,6 +51,7 @@ OF_FLASK = {
     "_extension": {"flask"},
     "_js_api": {"flask"},
     "_views": {"flask"},
+    "_domains": {"flask"},
     "_tools.cli": {"flask"},
     "_storage.cache": {"flask", "flask_caching"},
 }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
-from flask import Flask
+from flask import Flask, Response, jsonify, render_template_string
+from flask_caching import Cache
 from werkzeug.test import TestResponse
 
 from flask_wxjsapi import WxJsApi
@@ -122,7 +124,9 @@ def test_a_hash_is_not_signed(app: Flask, sandbox: Sandbox) -> None:
         ("file://localhost/etc/passwd", "address"),
         ("view-source:http://localhost/", "address"),
         ("blob:http://localhost/1", "address"),
-        ("http%3A%2F%2Flocalhost%2F", "address"),
+        ("http%3A%2F%2Flocalhost%2F", "encoded twice"),
+        ("https%3a//localhost/", "encoded twice"),
+        ("http%25253A%25252F%25252Flocalhost", "encoded twice"),
         ("http://localhost%2eevil.test/", "address"),
         ("http://[::1]evil/", "address"),
         ("http://localhost/" + "a" * 4096, "4096"),
@@ -256,6 +260,28 @@ def test_no_cors_for_others(make_app: MakeApp, origin: str) -> None:
     assert "Origin" in response.headers["Vary"]
 
 
+def test_what_is_wrong_is_read_from_everywhere(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page of a host that is not in PAGE_HOSTS learns that, and the log has it once."""
+    app, _ = make_app(WXJSAPI_URL_PREFIX="/wxjsapi", WXJSAPI_PAGE_HOSTS=["m.shop.test"])
+    for _ in range(3):
+        response = ask(app, "https://new.shop.test/", Origin="https://new.shop.test")
+        assert response.status_code == 400
+        assert response.headers["Access-Control-Allow-Origin"] == "*"
+        assert "new.shop.test are not signed here" in (response.json or {})["error"]
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("A page of new.shop.test asked for a signature and got none")
+    assert "WXJSAPI_PAGE_HOSTS" in line
+
+
+def test_strangers_do_not_fill_the_log(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever hosts they name."""
+    for number in range(100):
+        ask(app, f"https://{number}.evil.test/")
+    assert len(caplog.records) == 20
+
+
 # -- no ticket -------------------------------------------------------------------------------------
 
 
@@ -274,6 +300,101 @@ def test_no_ticket_is_a_503_with_retry_after(app: Flask, sandbox: Sandbox) -> No
 # -- a signature that WeChat called invalid --------------------------------------------------------
 
 
+def refused(app: Flask, url: str, **changed: str) -> str:
+    """The end of the query with which a page says that its signature was refused."""
+    signed = ask(app, url).json or {}
+    complaint = {"rejected": "1", **{key: signed[key] for key in _SIGNED_WITH}, **changed}
+    return "&" + urlencode(complaint)
+
+
+_SIGNED_WITH = ("nonceStr", "timestamp", "signature")
+SHOP = "http://localhost/shop"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"nonceStr": "another"},
+        {"timestamp": "1"},
+        {"signature": "0" * 40},
+        {"signature": ""},
+        {"nonceStr": "\ud83d", "signature": "中"},
+    ],
+)
+def test_a_signature_that_is_not_ours_is_no_complaint(
+    app: Flask, sandbox: Sandbox, changed: dict[str, str]
+) -> None:
+    """Whoever makes one up costs no call; the page is signed all the same."""
+    complaint = refused(app, SHOP) + "".join(
+        f"&{key}={quote(value.encode('utf-8', 'surrogatepass'))}" for key, value in changed.items()
+    )
+    for key in changed:
+        complaint = re.sub(f"&{key}=[^&]*", "", complaint, count=1)
+    assert is_accepted(sandbox, ask(app, SHOP, complaint), SHOP)
+    assert sandbox.calls["getticket"] == 1
+
+
+def test_a_signature_for_another_page_is_no_complaint(app: Flask, sandbox: Sandbox) -> None:
+    """It was right to refuse it."""
+    ask(app, SHOP, refused(app, "http://localhost/cart"))
+    assert sandbox.calls["getticket"] == 1
+
+
+def test_a_signature_of_an_older_ticket_is_no_complaint(make_app: MakeApp) -> None:
+    """There is another ticket by now, which nobody has complained of."""
+    with Sandbox(ticket="new").serve() as sandbox:
+        app, wxjsapi = make_app(WXJSAPI_URL_PREFIX="/wxjsapi", WXJSAPI_API_BASE_URL=sandbox.url)
+        complaint = refused(app, SHOP)
+        with app.app_context():
+            wxjsapi.refresh()
+        calls = sandbox.calls["getticket"]
+        assert is_accepted(sandbox, ask(app, SHOP, complaint), SHOP)
+        assert sandbox.calls["getticket"] == calls
+
+
+@pytest.mark.parametrize("method", ["head", "options"])
+def test_a_complaint_is_a_get(app: Flask, sandbox: Sandbox, method: str) -> None:
+    """Nothing else changes anything."""
+    getattr(app.test_client(), method)(f"/wxjsapi/config?url={SHOP}{refused(app, SHOP)}")
+    assert sandbox.calls["getticket"] == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "counts"),
+    [
+        ({}, True),
+        ({"Sec_Fetch_Site": "same-origin"}, True),
+        ({"Sec_Fetch_Site": "same-site"}, True),
+        ({"Sec_Fetch_Site": "cross-site"}, False),
+        ({"Sec_Fetch_Site": "cross-site", "Origin": "https://m.shop.test"}, True),
+        ({"Sec_Fetch_Site": "same-origin", "Origin": "https://evil.test"}, False),
+        ({"Origin": "null"}, False),
+        ({"Referer": "http://localhost/shop?a=1"}, True),
+        ({"Referer": "https://evil.test/http://localhost/"}, False),
+        ({"Referer": "android-app://x"}, False),
+    ],
+)
+def test_another_site_has_nothing_to_complain_of(
+    make_app: MakeApp, sandbox: Sandbox, headers: dict[str, str], counts: bool
+) -> None:
+    """An image of its, say; a page of PAGE_HOSTS does."""
+    app, _ = make_app(WXJSAPI_URL_PREFIX="/wxjsapi", WXJSAPI_PAGE_HOSTS=["m.shop.test"])
+    ask(app, SHOP, refused(app, SHOP), **headers)
+    assert sandbox.calls["getticket"] == (2 if counts else 1)
+
+
+def test_complaints_of_strangers_silence_nobody(
+    make_app: MakeApp, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often they come; the first page that was signed here is heard."""
+    app, _ = make_app(WXJSAPI_URL_PREFIX="/wxjsapi")
+    for _ in range(24):
+        ask(app, SHOP, "&rejected=1&nonceStr=n&timestamp=1&signature=s")
+    assert sandbox.calls["getticket"] == 1
+    ask(app, SHOP, refused(app, SHOP))
+    assert sandbox.calls["getticket"] == 2
+
+
 def test_a_rejected_signature_is_verified_once(
     app: Flask, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -281,7 +402,7 @@ def test_a_rejected_signature_is_verified_once(
     url = "http://localhost/shop?code=0a1B2c&state=xyz"
     assert is_accepted(sandbox, ask(app, url), url)
     for _ in range(20):
-        assert is_accepted(sandbox, ask(app, url, "&rejected=1"), url)
+        assert is_accepted(sandbox, ask(app, url, refused(app, url)), url)
     assert sandbox.calls["getticket"] == 2
     lines = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
     assert len(lines) == 1
@@ -295,7 +416,7 @@ def test_a_replaced_ticket_heals(make_app: MakeApp) -> None:
         app, wxjsapi = make_app(WXJSAPI_URL_PREFIX="/wxjsapi", WXJSAPI_API_BASE_URL=sandbox.url)
         with app.app_context():
             before = wxjsapi.ticket
-            response = ask(app, "http://localhost/", "&rejected=1")
+            response = ask(app, "http://localhost/", refused(app, "http://localhost/"))
             assert wxjsapi.ticket != before
         assert is_accepted(sandbox, response, "http://localhost/")
 
@@ -303,8 +424,7 @@ def test_a_replaced_ticket_heals(make_app: MakeApp) -> None:
 @pytest.mark.parametrize("value", ["0", "", "true", "1 "])
 def test_only_a_1_rejects(app: Flask, sandbox: Sandbox, value: str) -> None:
     """Anything else is no such word."""
-    ask(app, "http://localhost/", f"&rejected={value}")
-    ask(app, "http://localhost/", f"&rejected={value}")
+    ask(app, SHOP, re.sub("rejected=1", f"rejected={value}", refused(app, SHOP)))
     assert sandbox.calls["getticket"] == 1
 
 
@@ -324,7 +444,9 @@ def test_client_js(app: Flask) -> None:
     assert response.headers["Cache-Control"] == "public, max-age=3600"
     hosts = ("res.wx.qq.com", "res2.wx.qq.com")
     urls = json.dumps([f"https://{host}/open/js/jweixin-1.6.0.js" for host in hosts])
-    assert f"(document.currentScript.src, {urls});" in response.text
+    assert f'(Reflect.get(Document.prototype, "currentScript", document).src, {urls});' in (
+        response.text
+    )
     again = get(app, "/wxjsapi/client.js", If_None_Match=response.headers["ETag"])
     assert (again.status_code, again.text) == (304, "")
 
@@ -332,9 +454,8 @@ def test_client_js(app: Flask) -> None:
 def test_client_mjs(app: Flask) -> None:
     """The same with a name to import."""
     text = get(app, "/wxjsapi/client.mjs").text
-    assert "currentScript" not in text
     assert "(import.meta.url, [" in text
-    assert text.endswith("export const config = window.wxjsapi.config;\n")
+    assert "\nexport const { config } = (function (own, jssdk) {" in text
 
 
 def test_client_types(app: Flask) -> None:
@@ -347,9 +468,8 @@ def test_a_jssdk_of_ones_own_has_no_spare_host(make_app: MakeApp) -> None:
     """WeChat's spare host has WeChat's scripts only; a hostile URL ends no script."""
     url = "/static/jweixin.js?a=</script>"
     app, _ = make_app(WXJSAPI_URL_PREFIX="/wxjsapi", WXJSAPI_JSSDK_URL=url)
-    assert f"(document.currentScript.src, {json.dumps([url])});" in (
-        get(app, "/wxjsapi/client.js").text
-    )
+    text = get(app, "/wxjsapi/client.js").text
+    assert text.rstrip().endswith('.src, ["/static/jweixin.js?a=\\u003c/script\\u003e"]);')
 
 
 def test_the_sandbox_brings_its_phone(make_app: MakeApp) -> None:
@@ -420,3 +540,68 @@ def test_page_hosts_that_cannot_be(make_app: MakeApp, value: Any) -> None:
     """The error names the key."""
     with pytest.raises(RuntimeError, match=r"WXJSAPI_PAGE_HOSTS must"):
         make_app(WXJSAPI_PAGE_HOSTS=value)
+
+
+# -- responses of the app's own that hold a signature ----------------------------------------------
+
+
+def with_views(make_app: MakeApp, **config: Any) -> tuple[Flask, WxJsApi]:
+    app, wxjsapi = make_app(**config)
+    app.add_url_rule("/plain", "plain", lambda: "plain")
+    app.add_url_rule("/json", "json", lambda: dict(wxjsapi.config()))
+    app.add_url_rule("/other", "other", lambda: dict(wxjsapi.config(url=SHOP)))
+    app.add_url_rule("/page", "page", lambda: render_template_string("{{ wx_script() }}"))
+
+    @app.route("/kept")
+    def kept() -> Response:
+        response = jsonify(wxjsapi.config())
+        response.cache_control.max_age = 60
+        return response
+
+    return app, wxjsapi
+
+
+@pytest.mark.parametrize(
+    ("path", "header"),
+    [
+        ("json", "no-store"),
+        ("other", "no-store"),
+        ("page", "no-store"),
+        ("kept", "max-age=60"),
+        ("plain", None),
+    ],
+)
+def test_what_holds_a_signature_is_not_stored(
+    make_app: MakeApp, path: str, header: str | None
+) -> None:
+    """The back button would bring it back hours later; unless the view says otherwise."""
+    app, _ = with_views(make_app)
+    with app.app_context():  # the requests have one context between them here
+        for _ in range(2):
+            assert get(app, f"/{path}").headers.get("Cache-Control") == header
+            assert "Cache-Control" not in get(app, "/plain").headers
+
+
+def test_two_accounts_are_guarded_once(make_app: MakeApp, sandbox: Sandbox) -> None:
+    """Whichever signs."""
+    app, _ = with_views(make_app)
+    config = {"APP_ID": "wx1", "APP_SECRET": "s", "API_BASE_URL": sandbox.url}
+    app.config.update({f"SHOP_WXJSAPI_{key}": value for key, value in config.items()})
+    WxJsApi(app, name="shop")
+    assert len(app.after_request_funcs[None]) == 1
+
+
+def test_a_cached_view_with_a_signature_is_told_once(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``@cache.cached()`` gives the next visitor what was signed for another address."""
+    app, wxjsapi = make_app(CACHE_TYPE="SimpleCache")
+    cache = Cache(app)
+    view = cache.cached(query_string=True)(lambda: dict(wxjsapi.config()))
+    app.add_url_rule("/page", "page", view)
+    app.add_url_rule("/fine", "fine", cache.cached()(lambda: "nothing"))
+    for number in range(3):
+        assert get(app, f"/page?{number}").status_code == 200
+        get(app, f"/fine?{number}")
+    [line] = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
+    assert line.startswith("The view page is cached by Flask-Caching")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,5 +45,13 @@ class Limit:
 
 #: refresh(): a button that is clicked twice.
 REFRESH = Limit("refresh", ((1, 10),))
-#: Pages that say their signature is invalid.
-VERIFY = Limit("verify", ((1, 600), (24, 86400)))
+#: Pages that say their signature is invalid, whosever they are.
+VERIFY = Limit("verify", ((1, 600),))
+
+
+def complaints_of(source: str) -> Limit:
+    """How much of that the pages of one source may take: the app's own or, on a central server,
+    those of one client. What is used up comes back.
+    """
+    digest = hashlib.sha256(source.encode()).hexdigest()[:8]  # a name may be any text
+    return Limit(f"verify-{digest}", ((4, 14400),))

@@ -32,6 +32,18 @@ class Purpose:
         return state is not State.INVALID if self.waits else state is State.FRESH
 
 
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """A page says that WeChat called its signature invalid.
+
+    :param page: what the log calls it.
+    :param source: whose page it is, see :func:`~.limit.complaints_of`.
+    """
+
+    page: str
+    source: str = ""
+
+
 LOOK = Purpose(0, asks=False)  #: what does the store have?
 HEAR = Purpose(0, asks=False)  #: what does an account's loader say, since another process asked?
 KEEP = Purpose(1)  #: the thread keeps what is due warm

@@ -12,7 +12,7 @@ from .._storage.store import Store, StoreSession
 from ..errors import TicketUnavailable, TransportError, UnknownAccount, WxJsApiError
 from .back_off import latest
 from .limit import VERIFY
-from .purpose import CHECK, FORCE, LOOK, NEED, Purpose
+from .purpose import CHECK, FORCE, LOOK, NEED, Complaint, Purpose
 from .renewal import GRACE, Renewal, is_under_way
 from .runtime import Engine, Runtime
 from .snapshot import Holding, Snapshot
@@ -167,7 +167,7 @@ class Credentials:
         snapshot: Snapshot,
         purpose: Purpose,
         timeout: float,
-        page: str = "",
+        complaint: Complaint | None = None,
     ) -> Renewal:
         """Wait for a renewal that goes at least as far as ``purpose``, for some seconds.
 
@@ -176,7 +176,7 @@ class Credentials:
         """
         deadline = self._clock.monotonic() + timeout
         while True:
-            renewal, _ = runtime.renew(self.holding, snapshot, purpose, page)
+            renewal, _ = runtime.renew(self.holding, snapshot, purpose, complaint)
             has_ended = self._wait(renewal, deadline, is_reader=purpose is NEED)
             if not has_ended or renewal.purpose.rank >= purpose.rank:
                 return renewal
@@ -248,13 +248,12 @@ class Credentials:
             raise self._unavailable(snapshot, back_off.error if back_off else None)
         return held
 
-    def verify(self, page: str, kind: str = JSAPI_TICKET) -> None:
+    def verify(self, complaint: Complaint, kind: str = JSAPI_TICKET) -> None:
         """Ask WeChat whether the ticket is still the one it names, for a page whose signature
         was called invalid. The log has the verdict.
 
-        For the whole cluster as often as :data:`~.limit.VERIFY` allows, whoever says so.
-
-        :param page: what the log calls it.
+        For the whole cluster as often as :data:`~.limit.VERIFY` allows, whoever says so, and
+        :func:`~.limit.complaints_of` for one source.
         """
         holding, snapshot, now = self.holding, self.holding.snapshot(kind), self._time()
         if holding.state(snapshot, now) is State.INVALID:
@@ -267,7 +266,7 @@ class Credentials:
             return
         holding.checked_at = now
         timeout = min(holding.times.timeout, _CHECK_WAIT)
-        self._join(self._engine.runtime(), snapshot, CHECK, timeout, page)
+        self._join(self._engine.runtime(), snapshot, CHECK, timeout, complaint)
 
     def sync(self) -> float:
         """Look at the store and renew what is due.

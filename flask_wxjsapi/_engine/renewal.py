@@ -27,8 +27,8 @@ from .adopting import forget_back_offs, take_over
 from .asking import Question, cleaned
 from .back_off import BackOff, latest
 from .clock import Clock
-from .limit import REFRESH, Limit
-from .purpose import CHECK, FORCE, HEAR, Purpose
+from .limit import REFRESH, Limit, complaints_of
+from .purpose import CHECK, FORCE, HEAR, Complaint, Purpose
 from .snapshot import Holding, Snapshot
 
 #: errcodes by which WeChat refuses an access token on another call.
@@ -91,16 +91,21 @@ class Means:
 class Renewal:
     """One attempt; a job for a thread of its own.
 
-    :param page: whose signature was called invalid, with :data:`CHECK`.
+    :param complaint: why, with :data:`CHECK`.
     """
 
     def __init__(
-        self, holding: Holding, snapshot: Snapshot, purpose: Purpose, means: Means, page: str = ""
+        self,
+        holding: Holding,
+        snapshot: Snapshot,
+        purpose: Purpose,
+        means: Means,
+        complaint: Complaint | None = None,
     ) -> None:
         self.holding = holding
         self.snapshot = snapshot
         self.purpose = purpose
-        self.page = page
+        self.complaint = complaint
         self.deadline = math.inf  # monotonic seconds, from when it has a thread
         #: Readers can go on; saving may still be under way.
         self.ready = threading.Event()
@@ -260,8 +265,7 @@ class Renewal:
         if self._reload(session):
             session.release_lease()
             return True
-        limit = self.purpose.limit
-        if limit is None or self._is_changed or self._is_allowed(limit, session):
+        if self._is_changed or self._is_allowed(session):
             (self._check if self.purpose is CHECK else self._renew)(session)
         return False
 
@@ -368,19 +372,26 @@ class Renewal:
         needs_it = self._state() is State.INVALID or self.purpose is FORCE
         return is_sound or needs_it  # else every process would ask, for a ticket that still does
 
-    def _is_allowed(self, limit: Limit, session: StoreSession) -> bool:
+    def _limits(self) -> dict[str, Limit]:
+        """What must allow this attempt, by the names of the notes."""
+        of_source = complaints_of(self.complaint.source) if self.complaint else None
+        limits = filter(None, (self.purpose.limit, of_source))
+        return {limit.note_of(self.snapshot.kind): limit for limit in limits}
+
+    def _is_allowed(self, session: StoreSession) -> bool:
         """Whether the cluster may renew what is not due once more; then it is counted."""
-        name, now = limit.note_of(self.snapshot.kind), self._now()
-        (note,) = session.notes([name])
-        times = limit.remembered(note, self.holding.limited.get(name, []), now)
-        is_allowed = limit.allows(times, now)
-        if is_allowed:
-            times.append(now)
-            session.put_note(name, {"times": times}, limit.longest)
-            if self.purpose is CHECK and session.needs_no_lease:
-                is_allowed = False  # nobody else would know that it was asked
-        self.holding.limited[name] = times
-        return is_allowed
+        limits, now, limited = self._limits(), self._now(), self.holding.limited
+        if not limits:
+            return True
+        for (name, limit), note in zip(limits.items(), session.notes([*limits]), strict=True):
+            limited[name] = limit.remembered(note, limited.get(name, []), now)
+        if not all(limit.allows(limited[name], now) for name, limit in limits.items()):
+            return False
+        for name, limit in limits.items():
+            limited[name].append(now)
+            session.put_note(name, {"times": limited[name]}, limit.longest)
+        # Without a lease nobody else would know that it was asked.
+        return self.complaint is None or not session.needs_no_lease
 
     # -- asking the upstream, under the lease --------------------------------------------------
 
@@ -444,13 +455,14 @@ class Renewal:
         self._verdict = _SAME_TICKET if is_same else _OTHER_TICKET
 
     def _tell_verdict(self, verdict: str) -> None:
+        page = self.complaint.page if self.complaint else ""
         self._tell(
             logging.WARNING,
             "WeChat called the signature of %s invalid. %s",
-            self.page,
+            page,
             verdict,
             event="signature_rejected",
-            page=self.page,
+            page=page,
         )
 
     def _fetch(

@@ -21,7 +21,7 @@ from ..errors import WxJsApiError
 from .adopting import take_over
 from .clock import Clock
 from .loading import Loading
-from .purpose import HEAR, KEEP, Purpose
+from .purpose import HEAR, KEEP, Complaint, Purpose
 from .renewal import GRACE, Means, Renewal, is_under_way, under_way
 from .schedule import Schedule
 from .snapshot import Holding, Snapshot
@@ -93,7 +93,11 @@ class Runtime:
         return self._flights.get(snapshot)
 
     def renew(
-        self, holding: Holding, snapshot: Snapshot, purpose: Purpose, page: str = ""
+        self,
+        holding: Holding,
+        snapshot: Snapshot,
+        purpose: Purpose,
+        complaint: Complaint | None = None,
     ) -> tuple[Renewal, bool]:
         """The renewal under way, or a new one; and whether it is new."""
         self.threads.reap()
@@ -101,7 +105,7 @@ class Runtime:
             renewal = self._flights.get(snapshot)
             is_new = renewal is None
             if renewal is None:
-                renewal = Renewal(holding, snapshot, purpose, self._means, page)
+                renewal = Renewal(holding, snapshot, purpose, self._means, complaint)
                 self._flights[snapshot] = renewal
                 self._turns.put(renewal)
             if purpose not in (KEEP, HEAR) and not renewal.is_awaited:

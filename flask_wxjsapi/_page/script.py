@@ -49,32 +49,54 @@ def warning(text: str) -> Markup:
     return Markup("window.console&&console.warn(%s);") % htmlsafe_json_dumps(text)
 
 
-def config_call(
-    config: Mapping[str, Any], share: Mapping[str, str] | None, share_calls: tuple[str, str]
+def page_call(
+    url: str,
+    endpoint: str | None,
+    config: Mapping[str, Any],
+    share: Mapping[str, str] | None,
+    share_calls: tuple[str, str],
 ) -> Markup:
-    """The statements that call ``wx.config`` and set the share card.
+    """The statement that hands ``wx.config`` and the share card to client.js, which runs them. An
+    old browser that cannot read that script runs them as they stand.
 
+    :param url: what the config was signed for.
+    :param endpoint: where the page can have itself signed again; None where it cannot.
     :param share: as :func:`share_card` made it; None for no card.
     :param share_calls: what sets the card for friends and the one for Moments.
     """
-    body = Markup("wx.config(%s);") % htmlsafe_json_dumps(config)
+    run = Markup("wx.config(%s);") % htmlsafe_json_dumps(config)
     if share is not None:
         friends, moments = share_calls
         card = {name: value for name, value in share.items() if name != "desc"}
-        body += Markup("wx.ready(function(){wx.%s(%s);wx.%s(%s);});") % (
+        run += Markup("wx.ready(function(){wx.%s(%s);wx.%s(%s);});") % (
             friends,
             htmlsafe_json_dumps(dict(share)),
             moments,
             htmlsafe_json_dumps(card),
         )
-    missing = warning("wx.config was not called: WeChat's script could not be loaded.")
-    return Markup("if(window.wx){%s}else{%s}") % (body, missing)
+    page = Markup("{url:%s,endpoint:%s,early:[],run:function(wx){%s}}") % (
+        htmlsafe_json_dumps(url),
+        htmlsafe_json_dumps(endpoint),
+        run,
+    )
+    return _CALL % page
+
+
+#: A page that is put into another one may be there before the scripts it comes with: it waits for
+#: client.js, and what its own scripts say to wx.ready() and wx.error() waits for the JS-SDK.
+_CALL = Markup(
+    '(function(page){var isFirst=document.readyState==="loading";'
+    "function keep(name){return function(callback){page.early.push([name,callback])}}"
+    "if(isFirst&&!window.wxjsapi)return window.wx&&page.run(wx);"
+    'if(!isFirst)window.wx=window.wx||{ready:keep("ready"),error:keep("error")};'
+    "(window.wxjsapi=window.wxjsapi||[]).push(page)})(%s);"
+)
 
 
 def tags(
     sources: Iterable[str],
     spare: Iterable[str],
-    more: Iterable[str],
+    more: Iterable[str | Markup],
     body: Markup,
     nonce: str | Callable[[], str] | None,
 ) -> Markup:
@@ -82,7 +104,7 @@ def tags(
 
     :param sources: the scripts' URLs; the last one is the JS-SDK's.
     :param spare: where to load the JS-SDK from when that failed.
-    :param more: scripts that build on the JS-SDK.
+    :param more: scripts that build on the JS-SDK: their URLs, or Markup for statements.
     :param body: the statements.
     :param nonce: of the page's Content-Security-Policy; or what returns it.
     """
@@ -96,9 +118,15 @@ def tags(
     def run(statements: Markup) -> Markup:
         return Markup("<script%s>%s</script>") % (attribute, statements)
 
-    # document.write, since the scripts that follow must find wx.
-    otherwise = [
-        run(Markup("window.wx||document.write(%s);") % htmlsafe_json_dumps(str(load(source))))
-        for source in spare
-    ]
-    return Markup("\n").join([*map(load, sources), *otherwise, *map(load, more), run(body)])
+    otherwise = [run(_SPARE % htmlsafe_json_dumps(str(load(source)))) for source in spare]
+    rest = [run(each) if isinstance(each, Markup) else load(each) for each in more]
+    return Markup("\n").join([*map(load, sources), *otherwise, *rest, run(body)])
+
+
+#: The scripts that follow must find wx, so it is written; but never into a page that is finished,
+#: or by a script that was put into it, which would wipe it. Trusted Types may be against it, too:
+#: then client.js loads the script.
+_SPARE = Markup(
+    'try{window.wx||document.readyState!=="loading"||document.currentScript.async'
+    "||document.write(%s)}catch(e){}"
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from importlib import resources
 
@@ -37,14 +38,17 @@ def judge(
     return "invalid signature"
 
 
-def bridge(url: str, phone: str) -> str:
+def bridge(url: str, phone: str, late: str = "0") -> str:
     """The text of ``bridge.js`` for one of :data:`PHONES`, with the sandbox at a URL behind it.
 
-    :raises ValueError: for another phone.
+    :param late: how long after the page's scripts the bridge appears, in milliseconds.
+    :raises ValueError: for another phone, or a time that is none.
     """
     if phone not in PHONES:
         raise ValueError(f"phone is one of {', '.join(PHONES)}, not {phone!r}")
+    if not re.fullmatch("[0-9]{1,5}", late):
+        raise ValueError(f"late is a number of milliseconds below 100000, not {late!r}")
     text = resources.files(__package__).joinpath("bridge.js").read_text(encoding="utf-8")
-    text = text.replace("__PHONE__", phone)
+    text = text.replace("__PHONE__", phone).replace("__LATE__", late)
     # The text may end up inside a page.
     return text.replace('"__SANDBOX_URL__"', json.dumps(url).replace("<", "\\u003c"))

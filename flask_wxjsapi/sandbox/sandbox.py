@@ -509,7 +509,8 @@ def _address(request: Request) -> str:
 
 
 def _bridge_response(request: Request) -> Response:
-    text = bridge(_address(request), request.args.get("phone", PHONES[0]))
+    phone, late = request.args.get("phone", PHONES[0]), request.args.get("late", "0")
+    text = bridge(_address(request), phone, late)
     response = Response(text, content_type="text/javascript; charset=utf-8")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"

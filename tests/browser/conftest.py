@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from flask import Response, request
 from playwright.sync_api import (
     Browser,
     BrowserContext,
@@ -24,7 +25,10 @@ from playwright.sync_api import (
 )
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from flask_wxjsapi.sandbox import Sandbox
+
 from ..conftest import free_port, require
+from .phone_page import CONFIGURE, JWEIXIN_URL, Site
 
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"
@@ -75,7 +79,9 @@ def chromium() -> Iterator[Browser]:
         require("chromium", "no chromium on PATH, so no browser tests: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=binary, args=[*_FLAGS, f"--host-resolver-rules={_HOSTS}"]
+            executable_path=binary,
+            args=[*_FLAGS, f"--host-resolver-rules={_HOSTS}"],
+            ignore_default_args=["--disable-back-forward-cache"],  # phones have one
         )
         yield browser
         browser.close()
@@ -160,3 +166,63 @@ def serve() -> Iterator[Callable[..., str]]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def site(make_app: Callable[..., Any], serve: Callable[..., str], sandbox: Sandbox) -> Site:
+    """``site(script)`` serves a page with the bridge, jweixin and that script; returns its origin.
+
+    ``before`` and ``after`` are markup around the bridge's tag, ``share`` is SHARE, ``headers`` the
+    page's, and the rest are config keys.
+    """
+
+    def start(
+        script: str = CONFIGURE, *, apis: list[str] | None = None, share: object = None,
+        before: str = "", bridge: str | None = None, jweixin: str | None = None,
+        headers: dict[str, str] | None = None, **config: Any,
+    ) -> str:  # fmt: skip
+        app, wxjsapi = make_app(**config)
+        if bridge is None:
+            bridge = f'<script nonce="n" src="{sandbox.url}/sandbox/bridge.js"></script>'
+        if jweixin is None:
+            jweixin = f'<script nonce="n" src="{JWEIXIN_URL}"></script>'
+
+        @app.get("/")
+        @app.get("/<path:anything>")
+        def page(anything: str = "") -> Response:
+            signed = json.dumps(wxjsapi.config(apis or ["scanQRCode"]))
+            code = script.replace("CONFIG", signed).replace("SHARE", _in_script(share))
+            html = (
+                f"<!doctype html><meta charset=utf-8><title>A page</title>{before}{bridge}{jweixin}"
+                f'<body><h1>A page</h1><script nonce="n">{code}</script>'
+            )
+            return Response(html, headers=headers, content_type="text/html; charset=utf-8")
+
+        @app.get("/signed")
+        def signed() -> dict[str, Any]:
+            return {**wxjsapi.config(["scanQRCode"], url=request.args["url"])}
+
+        return serve(app)
+
+    return start
+
+
+def _in_script(value: object) -> str:
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+@pytest.fixture
+def open_desktop(open_phone: Callable[..., Phone]) -> Callable[..., Phone]:
+    """A visitor with a desktop browser; ``mode`` is the phone chosen in the card, and ``choices``
+    are the others, by their keys in sessionStorage."""
+
+    def open_one(
+        mode: str | None = None, choices: dict[str, str] | None = None, **options: Any
+    ) -> Phone:
+        desktop = open_phone(None, **options)
+        chosen = {**({"wxSandboxPhone": mode} if mode else {}), **(choices or {})}
+        if chosen:
+            desktop.page.add_init_script(f"Object.assign(sessionStorage, {json.dumps(chosen)})")
+        return desktop
+
+    return open_one

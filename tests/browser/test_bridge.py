@@ -7,103 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Response, request
-from playwright.sync_api import Page
+from flask import Response
 
 from flask_wxjsapi.sandbox import Sandbox
 
-from ..conftest import wait_until
 from .conftest import ANDROID, IPHONE, Phone
+from .phone_page import CARD, CONFIGURE, JWEIXIN_URL, LISTEN, Site, in_order, result, said, unfold
 
 pytestmark = pytest.mark.browser
 
-JWEIXIN = "https://res.wx.qq.com/open/js/jweixin-1.6.0.js"
 MODES = ("android", "ios")
-CARD = "wx-sandbox-phone"
-#: What a page does; CONFIG is signed for its own address, SHARE is a card.
-LISTEN = "said = []; wx.error(e => said.push(e.errMsg)); wx.ready(() => said.push('ready'));"
-CONFIGURE = f"wx.config(CONFIG); {LISTEN}"
 SHARE_APIS = ["updateAppMessageShareData", "updateTimelineShareData"]
 SHARE = (
     "wx.ready(() => { wx.updateAppMessageShareData(SHARE); wx.updateTimelineShareData(SHARE); })"
 )
-
-Site = Callable[..., str]
-
-
-@pytest.fixture
-def site(make_app: Callable[..., Any], serve: Callable[..., str], sandbox: Sandbox) -> Site:
-    """``site(script)`` serves a page with the bridge, jweixin and that script; returns its origin.
-
-    ``before`` and ``after`` are markup around the bridge's tag, ``share`` is SHARE, ``headers`` the
-    page's, and the rest are config keys.
-    """
-
-    def start(
-        script: str = CONFIGURE, *, apis: list[str] | None = None, share: object = None,
-        before: str = "", bridge: str | None = None, jweixin: str | None = None,
-        headers: dict[str, str] | None = None, **config: Any,
-    ) -> str:  # fmt: skip
-        app, wxjsapi = make_app(**config)
-        if bridge is None:
-            bridge = f'<script nonce="n" src="{sandbox.url}/sandbox/bridge.js"></script>'
-        if jweixin is None:
-            jweixin = f'<script nonce="n" src="{JWEIXIN}"></script>'
-
-        @app.get("/")
-        @app.get("/<path:anything>")
-        def page(anything: str = "") -> Response:
-            signed = json.dumps(wxjsapi.config(apis or ["scanQRCode"]))
-            code = script.replace("CONFIG", signed).replace("SHARE", _in_script(share))
-            html = (
-                f"<!doctype html><meta charset=utf-8><title>A page</title>{before}{bridge}{jweixin}"
-                f'<body><h1>A page</h1><script nonce="n">{code}</script>'
-            )
-            return Response(html, headers=headers, content_type="text/html; charset=utf-8")
-
-        @app.get("/signed")
-        def signed() -> dict[str, Any]:
-            return {**wxjsapi.config(["scanQRCode"], url=request.args["url"])}
-
-        return serve(app)
-
-    return start
-
-
-def _in_script(value: object) -> str:
-    return json.dumps(value).replace("<", "\\u003c")
-
-
-@pytest.fixture
-def open_desktop(open_phone: Callable[..., Phone]) -> Callable[..., Phone]:
-    """A visitor with a desktop browser; ``mode`` is the phone chosen in the card."""
-
-    def open_one(mode: str | None = None, **options: Any) -> Phone:
-        desktop = open_phone(None, **options)
-        if mode:
-            desktop.page.add_init_script(f"sessionStorage.wxSandboxPhone = {mode!r}")
-        return desktop
-
-    return open_one
-
-
-def said(page: Page) -> list[str]:
-    """What jweixin told the page. It fires wx.ready last and in any case."""
-    done = "() => window.said && said.includes('ready') && said"
-    # Asked from here: a page's policy may forbid what waits inside it.
-    return list(wait_until(lambda: page.evaluate(done), what="jweixin is ready"))
-
-
-def result(page: Page, call: str) -> Any:
-    """What a call of jweixin's completes with; ``complete`` in it is the callback."""
-    late = "setTimeout(() => reject(Error('no answer')), 10000)"
-    return page.evaluate(f"new Promise((complete, reject) => {{ {late}; {call} }})")
-
-
-def in_order(desktop: Phone) -> bool:
-    """Nothing else was asked from the network, and no exception was left uncaught."""
-    return not desktop.blocked and not desktop.errors
-
 
 # -- the verdict
 
@@ -302,7 +219,7 @@ def test_the_share_card(
     assert friend.locator(".share p").inner_text() == "About it"
     assert friend.locator("a").get_attribute("href") == desktop.page.url
     assert friend.locator("img").get_attribute("src") == picture
-    assert "朋友圈" in moments.inner_text()
+    assert "For Moments" in moments.inner_text()
     assert moments.locator(".share p").count() == 0
     assert moments.locator("b").inner_text() == "A <b>title"
     assert desktop.page.locator(f"{CARD} section .warning").count() == 0
@@ -384,6 +301,7 @@ def test_the_old_way_to_share(site: Site, open_desktop: Callable[..., Phone]) ->
         )
     )
     said(desktop.page)
+    unfold(desktop)
     desktop.page.locator(CARD).get_by_role("button", name="Share with a friend").click()
     desktop.page.wait_for_function("said.includes('shared')")
     assert desktop.page.locator(f"{CARD} section b").inner_text() == "Old"
@@ -397,6 +315,7 @@ def test_the_mode_is_switched_in_the_card(site: Site, open_desktop: Callable[...
     desktop.page.goto(site())
     said(desktop.page)
     assert "Android" in desktop.page.evaluate("navigator.userAgent")
+    unfold(desktop)
     button = desktop.page.locator(CARD).get_by_role("button", name="iOS")
     assert button.get_attribute("aria-pressed") == "false"
     with desktop.page.expect_navigation():
@@ -416,7 +335,7 @@ def test_a_phone_stays_what_it_is(
     phone.page.goto(site())
     assert said(phone.page) == ["ready"]
     assert phone.page.evaluate("navigator.userAgent") == agent
-    phone.page.locator(CARD).get_by_role("button", name="Show more").click()
+    unfold(phone)
     button = phone.page.locator(CARD).get_by_role("button", name=mode)
     assert button.get_attribute("aria-pressed") == "true"
     assert button.is_disabled()
@@ -431,8 +350,8 @@ def test_jweixin_cannot_be_loaded(site: Site, open_desktop: Callable[..., Phone]
     """The card names the hosts that did not answer, on a narrow screen as well."""
     desktop = open_desktop(viewport={"width": 390, "height": 700})
     desktop.served = {r"https://res2?\.wx\.qq\.com/.*": None}
-    spare = f'<script src="{JWEIXIN.replace("res.", "res2.")}"></script>'
-    desktop.page.goto(site("", before="", jweixin=f'<script src="{JWEIXIN}"></script>{spare}'))
+    spare = f'<script src="{JWEIXIN_URL.replace("res.", "res2.")}"></script>'
+    desktop.page.goto(site("", before="", jweixin=f'<script src="{JWEIXIN_URL}"></script>{spare}'))
     note = desktop.page.locator(f"{CARD} .warning")
     note.wait_for()
     assert "could not be loaded from res.wx.qq.com, res2.wx.qq.com: no inter" in note.inner_text()
@@ -443,7 +362,7 @@ def test_jweixin_cannot_be_loaded(site: Site, open_desktop: Callable[..., Phone]
 def test_jweixin_comes_late(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """A script that is added after the page was loaded may fail as well, or come from a spare."""
     desktop = open_desktop()
-    desktop.served = {JWEIXIN: None, **desktop.served}
+    desktop.served = {JWEIXIN_URL: None, **desktop.served}
     desktop.page.goto(
         site(
             "function add(src) { const s = document.createElement('script'); s.src = src;"
@@ -454,9 +373,9 @@ def test_jweixin_comes_late(site: Site, open_desktop: Callable[..., Phone]) -> N
     )
     note = desktop.page.locator(f"{CARD} .warning")
     assert not note.is_visible()
-    desktop.page.evaluate(f"add('{JWEIXIN}')")
+    desktop.page.evaluate(f"add('{JWEIXIN_URL}')")
     note.wait_for()
-    desktop.page.evaluate(f"add('{JWEIXIN.replace('res.', 'res2.')}')")
+    desktop.page.evaluate(f"add('{JWEIXIN_URL.replace('res.', 'res2.')}')")
     assert said(desktop.page) == ["ready"]
     assert not note.is_visible()
 
@@ -472,7 +391,7 @@ def test_a_strict_policy(site: Site, open_desktop: Callable[..., Phone], sandbox
         "Cross-Origin-Embedder-Policy": "require-corp",
     }
     desktop = open_desktop()
-    crossorigin = f'<script nonce="n" crossorigin src="{JWEIXIN}"></script>'
+    crossorigin = f'<script nonce="n" crossorigin src="{JWEIXIN_URL}"></script>'
     desktop.page.goto(site(headers=headers, jweixin=crossorigin))
     assert said(desktop.page) == ["ready"]
     card = desktop.page.locator(CARD)
@@ -497,6 +416,7 @@ def test_a_page_without_storage(site: Site, open_desktop: Callable[..., Phone]) 
     desktop = open_desktop()
     desktop.page.goto(site(headers={"Content-Security-Policy": "sandbox allow-scripts"}))
     assert said(desktop.page) == ["ready"]
+    unfold(desktop)
     with desktop.page.expect_console_message(lambda line: "store nothing" in line.text):
         desktop.page.locator(CARD).get_by_role("button", name="iOS").click()
     assert in_order(desktop)
@@ -524,7 +444,7 @@ def test_in_a_module(site: Site, open_desktop: Callable[..., Phone], sandbox: Sa
     text = sandbox.bridge_script()
     add = (
         "const script = document.createElement('script');"
-        f"script.src = '{JWEIXIN}'; script.onload = () => window.go();"
+        f"script.src = '{JWEIXIN_URL}'; script.onload = () => window.go();"
         "document.head.append(script);"
     )
     module = f'<script type="module">"use strict";{text}{add}</script>'

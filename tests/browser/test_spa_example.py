@@ -58,7 +58,7 @@ def test_every_route_is_signed(
         card = page.locator("wx-sandbox-phone").get_by_text(
             "In Vue" if kind == "vue" else "A single"
         )
-        card.first.wait_for()
+        card.first.wait_for(state="attached")
         assert page.title() == title
     page.go_back()
     page.locator("#title", has_text="Item 2/3").wait_for()

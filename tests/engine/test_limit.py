@@ -52,5 +52,5 @@ def test_no_more_times_are_kept_than_count() -> None:
 
 def test_the_longest_span_is_how_long_a_note_lives() -> None:
     """And its name has the kind."""
-    assert VERIFY.longest == 86400
+    assert TWICE.longest == 3600
     assert VERIFY.note_of("jsapi_ticket") == "verify.jsapi_ticket"

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET, Credential
 from flask_wxjsapi._engine import renewal as renewal_module
 from flask_wxjsapi._engine import runtime as runtime_module
+from flask_wxjsapi._engine.purpose import Complaint
 from flask_wxjsapi._engine.runtime import Runtime
 from flask_wxjsapi.errors import TicketUnavailable, WeChatAPIError, WxJsApiError
 
@@ -351,7 +352,7 @@ class Engine(RuleBasedStateMachine):
         of = self.accounts[account]
         calls = of.upstream.calls[JSAPI_TICKET]
         was_due = self._held(worker, account) is None
-        self.workers[worker][account].provider.verify("/")
+        self.workers[worker][account].provider.verify(Complaint("/"))
         if of.upstream.calls[JSAPI_TICKET] > calls and not was_due:
             now, verified = self.clock.now, of.verified
             assert all(now - at >= 598 for at in verified), "pages made WeChat be asked twice"

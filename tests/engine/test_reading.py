@@ -16,7 +16,7 @@ import pytest
 
 from flask_wxjsapi._credential import ACCESS_TOKEN, CARD_TICKET, JSAPI_TICKET, Credential
 from flask_wxjsapi._engine import turns
-from flask_wxjsapi._engine.purpose import CHECK, KEEP, NEED, Purpose
+from flask_wxjsapi._engine.purpose import CHECK, KEEP, NEED, Complaint, Purpose
 from flask_wxjsapi._engine.renewal import Renewal
 from flask_wxjsapi._storage.server import TicketServer
 from flask_wxjsapi.errors import TicketUnavailable, TransportError, WeChatAPIError
@@ -1024,7 +1024,7 @@ def test_a_rejected_signature_heals_where_the_ticket_was_replaced(
     worker, other = cluster.workers(2)
     worker.ticket()
     cluster.clock.advance(100)
-    worker.provider.verify("/shop")
+    worker.provider.verify(Complaint("/shop"))
     assert worker.ticket() == "jsapi_ticket-2"
     other.sync()
     assert other.ticket() == "jsapi_ticket-2"
@@ -1040,7 +1040,7 @@ def test_a_rejected_signature_with_the_right_ticket_blames_the_url(
     cluster = Cluster(clock, ticket="living")
     worker = cluster.worker()
     worker.ticket()
-    worker.provider.verify("/shop")
+    worker.provider.verify(Complaint("/shop"))
     assert cluster.calls == (1, 2)
     assert "another URL" in caplog.text
     assert "verify" in caplog.text
@@ -1053,12 +1053,32 @@ def test_pages_cost_one_call_in_ten_minutes_for_the_whole_cluster(cluster: Clust
         worker.ticket()
     for _ in range(100):
         for worker in workers:
-            worker.provider.verify("/")
+            worker.provider.verify(Complaint("/"))
         cluster.clock.advance(5.99)
     assert cluster.calls == (1, 2)
     cluster.clock.advance(2)
-    workers[0].provider.verify("/")
+    workers[0].provider.verify(Complaint("/"))
     assert cluster.calls == (1, 3)
+
+
+def test_pages_of_a_client_leave_something_to_those_of_others(cluster: Cluster) -> None:
+    """What one source complains without end costs it its own share, which comes back."""
+    worker = cluster.worker()
+
+    def asks(source: str) -> bool:
+        worker.ticket()
+        before = cluster.calls[1]
+        worker.provider.verify(Complaint("/", source))
+        return cluster.calls[1] > before
+
+    heard = []
+    for _ in range(4 * 6):  # four hours
+        heard.append(asks("a client"))
+        cluster.clock.advance(601)
+    assert heard == [True] * 4 + [False] * 20
+    assert asks("another")
+    cluster.clock.advance(601)
+    assert asks("a client")
 
 
 def test_pages_cost_24_calls_a_day(cluster: Cluster) -> None:
@@ -1068,7 +1088,7 @@ def test_pages_cost_24_calls_a_day(cluster: Cluster) -> None:
     for _ in range(400):
         worker.ticket()
         before = cluster.calls[1]
-        worker.provider.verify("/")
+        worker.provider.verify(Complaint("/"))
         if cluster.calls[1] > before:
             asked.append(cluster.clock.now)
         cluster.clock.advance(601)
@@ -1082,13 +1102,13 @@ def test_hammering_pages_do_not_hammer_the_store(cluster: Cluster) -> None:
     first, second = cluster.workers(2)
     for worker in (first, second):
         worker.ticket()
-        worker.provider.verify("/")
+        worker.provider.verify(Complaint("/"))
     cluster.take_down()
     broken = cluster.cache._backend
     for _ in range(5):
         cluster.clock.advance(61)
         for worker in (first, second):
-            worker.provider.verify("/")
+            worker.provider.verify(Complaint("/"))
     assert broken.calls == 0
 
 
@@ -1096,9 +1116,9 @@ def test_a_flushed_limit_is_still_kept_by_the_process(cluster: Cluster) -> None:
     """A store that lost its notes does not let a process ask again."""
     worker = cluster.worker()
     worker.ticket()
-    worker.provider.verify("/")
+    worker.provider.verify(Complaint("/"))
     cluster.flush()
-    worker.provider.verify("/")
+    worker.provider.verify(Complaint("/"))
     assert cluster.calls == (1, 2)
 
 
@@ -1106,11 +1126,11 @@ def test_a_damaged_limit_counts_as_none(cluster: Cluster) -> None:
     """Whatever lies in the note."""
     worker = cluster.worker()
     worker.ticket()
-    for times in (None, 3, "x", [None, "x", {}], {"a": 1}):
+    for times in (None, "x", [None, "x", {}], {"a": 1}):
         cluster.clock.advance(601)
-        cluster.cache.write(f"{PREFIX}verify", {"times": times}, 600)
+        cluster.cache.write(f"{PREFIX}verify.jsapi_ticket", {"times": times}, 600)
         before = cluster.calls[1]
-        worker.provider.verify("/")
+        worker.provider.verify(Complaint("/"))
         assert cluster.calls[1] == before + 1
 
 
@@ -1122,7 +1142,7 @@ def test_a_rejected_signature_does_not_pass_over_the_back_off(cluster: Cluster) 
     cluster.upstream.always[JSAPI_TICKET] = says(45009)
     worker.sync()
     calls = cluster.calls
-    worker.provider.verify("/")
+    worker.provider.verify(Complaint("/"))
     assert cluster.calls == calls
 
 
@@ -1133,10 +1153,10 @@ def test_a_verification_that_fails_says_so_and_rests(
     worker = cluster.worker()
     worker.ticket()
     cluster.upstream.always[JSAPI_TICKET] = DOWN
-    worker.provider.verify("/shop")
+    worker.provider.verify(Complaint("/shop"))
     calls = cluster.calls
     cluster.clock.advance(70)
-    worker.provider.verify("/shop")
+    worker.provider.verify(Complaint("/shop"))
     assert cluster.calls == calls
     assert "could not be found out" in caplog.text
     assert worker.ticket() == "jsapi_ticket-1"
@@ -1147,7 +1167,7 @@ def test_no_verification_without_a_store_to_count_in(cluster: Cluster) -> None:
     worker = cluster.worker()
     worker.ticket()
     cluster.take_down()
-    worker.provider.verify("/")
+    worker.provider.verify(Complaint("/"))
     assert cluster.calls == (1, 1)
 
 
@@ -1158,7 +1178,7 @@ def test_a_page_of_an_older_ticket_costs_no_call(cluster: Cluster) -> None:
     second.ticket()
     cluster.clock.advance(7050)
     first.sync()
-    second.provider.verify("/")
+    second.provider.verify(Complaint("/"))
     assert cluster.calls[1] == 2
     assert second.ticket() == first.ticket()
 
@@ -1172,7 +1192,7 @@ def test_pages_try_once_a_minute_where_the_lease_is_stuck(cluster: Cluster) -> N
     give = cluster.cache.lease
     cluster.cache.lease = lambda *of: (tries.append(of), give(*of))[1]  # type: ignore[method-assign]
     for _ in range(50):
-        worker.provider.verify("/")
+        worker.provider.verify(Complaint("/"))
     assert len(tries) == 1
     assert cluster.clock.monotonic() == before
     assert cluster.calls == (1, 1)
@@ -1184,20 +1204,20 @@ def test_pages_look_at_a_store_that_is_down_once_a_minute(cluster: Cluster) -> N
     worker.ticket()
     cluster.take_down()
     broken = cluster.cache._backend
-    worker.provider.verify("/")
+    worker.provider.verify(Complaint("/"))
     looks = broken.calls
     for _ in range(50):
-        worker.provider.verify("/")
+        worker.provider.verify(Complaint("/"))
     assert broken.calls == looks
     cluster.clock.advance(61)
-    worker.provider.verify("/")
+    worker.provider.verify(Complaint("/"))
     assert broken.calls > looks
 
 
 def test_pages_of_a_process_without_a_ticket_verify_nothing(cluster: Cluster) -> None:
     """Whoever reads it renews it, under the reader's own limits."""
     worker = cluster.worker()
-    worker.provider.verify("/")
+    worker.provider.verify(Complaint("/"))
     assert cluster.calls == (0, 0)
 
 
@@ -1237,7 +1257,7 @@ def test_no_verification_where_it_cannot_be_noted(cluster: Cluster) -> None:
         {"get": lambda self, key: backend.get(key), "set": lambda self, *a, **k: False},
     )()
     for worker in workers:
-        worker.provider.verify("/")
+        worker.provider.verify(Complaint("/"))
     assert cluster.calls == (1, 1)
 
 
@@ -1246,8 +1266,8 @@ def test_a_verification_waits_for_the_renewal_under_way(cluster: Cluster) -> Non
     first, second = cluster.workers(2)
     first.ticket()
     second.ticket()
-    cluster.upstream.meanwhile = lambda: second.provider.verify("/")
-    first.provider.verify("/")
+    cluster.upstream.meanwhile = lambda: second.provider.verify(Complaint("/"))
+    first.provider.verify(Complaint("/"))
     assert cluster.calls == (1, 2)
 
 

@@ -25,6 +25,7 @@ HOSTS = "faults/test_hosts.py::test_"
 CREDENTIAL = "test_credential.py::test_"
 LEASE = "test_lease.py::test_"
 STORE = "test_store.py::test_"
+TARGET = "test_request_target.py::test_"
 TELLING = "test_telling.py::test_"
 
 #: A day of WeChat in each of its ways to repeat itself.
@@ -405,15 +406,22 @@ MUTANTS = [
         "pages may verify as often as they like",
         "_engine/limit.py",
         "VERIFY",
-        gives("((1, 600), (24, 86400))", "((10**6, 600),)"),
+        gives("((1, 600),)", "((10**6, 600),)"),
         f"{READING}pages_cost_one_call_in_ten_minutes_for_the_whole_cluster",
     ),
     Mutant(
         "no daily limit for pages",
         "_engine/limit.py",
-        "VERIFY",
-        gives("((1, 600), (24, 86400))", "((1, 600),)"),
+        "complaints_of",
+        gives("((4, 14400),)", "((10**6, 14400),)"),
         f"{READING}pages_cost_24_calls_a_day",
+    ),
+    Mutant(
+        "the pages of one client silence those of another",
+        "_engine/limit.py",
+        "complaints_of",
+        takes("digest", "'all'"),
+        f"{READING}pages_of_a_client_leave_something_to_those_of_others",
     ),
     Mutant(
         "times before a clock was put back do not count",
@@ -454,7 +462,7 @@ MUTANTS = [
         "verified where it cannot be counted",
         "_engine/renewal.py",
         "Renewal._is_allowed",
-        if_is("needs_no_lease", False),
+        gives("self.complaint is None or not session.needs_no_lease", "True"),
         f"{READING}no_verification_where_it_cannot_be_noted",
     ),
     Mutant(
@@ -1702,6 +1710,69 @@ MUTANTS = [
         "test_views.py::test_page_hosts",
     ),
     Mutant(
+        "a raw form of another address is believed",
+        "_page/request_target.py",
+        "request_target",
+        gives("missing is not None", "True"),
+        f"{TARGET}a_raw_form_of_another_page_is_not_believed",
+    ),
+    Mutant(
+        "a path that a gateway has un-escaped passes for raw",
+        "_page/request_target.py",
+        "_path_of_event",
+        if_is("host", True),
+        f"{TARGET}a_raw_path_that_a_gateway_has_unescaped_is_not_taken_for_raw",
+    ),
+    Mutant(
+        "what eventlet keeps is not read",
+        "_page/request_target.py",
+        "_paths_kept_elsewhere",
+        gives("'RAW_PATH_INFO'", "'RAW_PATH'"),
+        f"{TARGET}what_a_server_keeps_elsewhere_is_taken",
+    ),
+    Mutant(
+        "a header is believed",
+        "_page/request_target.py",
+        "_paths_kept_elsewhere",
+        gives("'RAW_PATH_INFO'", "'HTTP_RAW_PATH_INFO'"),
+        f"{TARGET}nothing_kept_or_a_clients_word",
+    ),
+    Mutant(
+        "a doubtful address is told in a whisper",
+        "_page/request_target.py",
+        "_is_doubtful",
+        returns("False"),
+        f"{TARGET}a_path_with_two_ways_to_write_it_is_a_warning",
+    ),
+    Mutant(
+        "endpoints are on one host",
+        "_domains.py",
+        "every_domain",
+        returns("{}"),
+        "test_neighbours.py::test_endpoints_are_on_every_host",
+    ),
+    Mutant(
+        "url_for leaves the host",
+        "_domains.py",
+        "_domain",
+        returns("'elsewhere'"),
+        "test_neighbours.py::test_url_for_stays_on_the_host",
+    ),
+    Mutant(
+        "views have no name",
+        "_views.py",
+        "_named",
+        returns("partial(view, *args)"),
+        "test_neighbours.py::test_every_view_has_a_name",
+    ),
+    Mutant(
+        "what is no Flask is taken",
+        "_extension.py",
+        "WxJsApi.init_app",
+        if_is("isinstance", False),
+        "test_neighbours.py::test_what_is_no_flask_is_refused",
+    ),
+    Mutant(
         "the port does not count",
         "_page/url.py",
         "_is_host_of",
@@ -1713,10 +1784,8 @@ MUTANTS = [
         "_page/script.py",
         "tags",
         gives(
-            "run(Markup('window.wx||document.write(%s);')"
-            " % htmlsafe_json_dumps(str(load(source))))",
-            "Markup('<script>window.wx||document.write(%s);</script>')"
-            " % htmlsafe_json_dumps(str(load(source)))",
+            "run(_SPARE % htmlsafe_json_dumps(str(load(source))))",
+            "Markup('<script>%s</script>') % (_SPARE % htmlsafe_json_dumps(str(load(source))))",
         ),
         "test_extension.py::test_nonce_stands_on_both_tags",
     ),

@@ -129,3 +129,12 @@ def test_a_host_stays_a_string(caller: Caller, host: str) -> None:
     assert literal
     assert isinstance(json.loads(literal[1]), str)
     assert "</script" not in text
+
+
+@pytest.mark.parametrize("late", ["-1", "soon", "1e3", "100000", ""])
+def test_how_late_the_bridge_is(caller: Caller, late: str) -> None:
+    """It is a number of milliseconds, and nothing else gets into the script."""
+    response = caller.http.get("/sandbox/bridge.js", query_string={"late": late})
+    assert response.status_code == 400
+    assert "milliseconds" in response.text
+    assert 'LATE = "300"' in caller.http.get("/sandbox/bridge.js?late=300").text
