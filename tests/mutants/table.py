@@ -1896,6 +1896,13 @@ MUTANTS = [
         f"{DOCTOR}asks_for_no_ticket_that_cannot_be_saved",
     ),
     Mutant(
+        "workers without a cache in common are no warning",
+        "_extension.py",
+        "_first_request",
+        if_is("is_in_memory", False),
+        "test_extension.py::test_several_workers_without_a_cache_in_common_are_a_warning",
+    ),
+    Mutant(
         "a setting that cannot be right is a traceback",
         "_extension.py",
         "_one_line",
