@@ -28,7 +28,8 @@ def read(page: str) -> str:
 
 
 def source() -> str:
-    return "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    files = (path for form in ("*.py", "client.js") for path in PACKAGE.rglob(form))
+    return "".join(path.read_text(encoding="utf-8") for path in files)
 
 
 def test_every_setting_is_described_and_no_other() -> None:
