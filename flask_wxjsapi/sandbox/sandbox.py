@@ -17,6 +17,7 @@ from . import api, cause, pages
 from .accounts import Account
 from .faults import Fault, Faults
 from .listener import Listener
+from .opened import Opened, card_of, config_of
 from .phone import PHONES, bridge, judge
 from .protocol import NAMES, json_object, json_response
 from .registry import Registry
@@ -31,6 +32,7 @@ _CORS = {
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
     "Access-Control-Allow-Headers": "Content-Type",
 }
+_SIGNED = ("appId", "nonceStr", "timestamp", "signature")
 _HISTORY_LIMIT = 10_000  # a sandbox may run for weeks
 
 
@@ -328,6 +330,22 @@ class Sandbox:
                 nonce=nonceStr, timestamp=timestamp, signature=signature, url=url,
             )  # fmt: skip
         return f"agentConfig:{verdict}"
+
+    def open(self, response: Response, url: str) -> Opened:
+        """Open a response as the phone does: what ``wx.config`` answers, and what a share sends.
+
+        :param response: of a Flask test client: the HTML of ``wx_script()``, or the JSON of
+            ``config()``.
+        :param url: the page's address as the browser would have it.
+        :raises ValueError: for a ``wx.config`` that lacks what is signed.
+        """
+        config = config_of(response)
+        if not config:
+            return Opened(None, {}, None)
+        if missing := [key for key in _SIGNED if key not in config]:
+            raise ValueError(f"wx.config is called without {', '.join(missing)}")
+        errmsg = self.verify(**{key: str(config[key]) for key in _SIGNED}, url=url)
+        return Opened(errmsg, config, card_of(response) if errmsg == "config:ok" else None)
 
     def bridge_script(self, phone: str = "wechat") -> str:
         """The JavaScript that makes an ordinary browser this sandbox's phone.
