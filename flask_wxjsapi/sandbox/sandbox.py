@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from werkzeug import Request, Response
 from werkzeug.exceptions import HTTPException
+from werkzeug.utils import redirect
 
 from . import api, cause, pages
 from .accounts import Account
 from .faults import Fault, Faults
 from .listener import Listener
 from .opened import Opened, card_of, config_of
+from .overview import overview
 from .phone import PHONES, bridge, judge
 from .protocol import NAMES, json_object, json_response
 from .registry import Registry
@@ -290,6 +293,13 @@ class Sandbox:
         with self._lock:
             self._registry.revoke(self._clock())
 
+    def replace_ticket(self) -> None:
+        """Replace all tickets, as a service does that asks for tickets of its own: pages that the
+        ones before have signed are ``invalid signature`` from then on.
+        """
+        with self._lock:
+            self._registry.replace_tickets(self._clock())
+
     def reset(self) -> None:
         """Forget everything but the accounts, their rules and who acts for whom."""
         with self._lock:
@@ -444,6 +454,10 @@ class Sandbox:
                 self.heal()
             case "POST", "revoke":
                 self.revoke_token()
+            case "POST", "replace":
+                self.replace_ticket()
+            case "POST", "press":
+                return self._press(request)
             case "GET", "calls":
                 return json_response(dict(self.calls))
             case "GET" | "POST", "verify":
@@ -504,21 +518,38 @@ class Sandbox:
             return json_response(self._find_cause(json_object(request.get_data())))
         return self._page(request, request.form)
 
+    def _press(self, request: Request) -> Response:
+        """A button of the page; another site's page must not press it."""
+        if urlsplit(request.origin or "").netloc != request.host:
+            return json_response({"error": "the buttons are for the sandbox's page"}, status=403)
+        form = request.form
+        press = {
+            "heal": self.heal, "revoke": self.revoke_token, "replace": self.replace_ticket,
+            "reset": self.reset,
+        }.get(form.get("do", ""))  # fmt: skip
+        if press:
+            press()
+        else:
+            times = int(form["times"]) if form.get("times") else None
+            path, app_id = form.get("path") or None, form.get("app_id") or None
+            self._queue(Fault.parse(form.get("fault", ""), times, path, app_id))
+        language = pages.language(request)
+        return redirect(f"{request.script_root}/sandbox/?lang={language}#trouble", 303)
+
     def _page(self, request: Request, fields: Mapping[str, str]) -> Response:
         """The sandbox in a browser, with a diagnosis if the fields of one are given."""
         values = {key: fields.get(key, "") for key in cause.FIELDS}
-        answer, status = "", 200
+        found, problem = {}, ""
         if values["signature"]:
             try:
-                answer = pages.cause_section(self._find_cause(values))
+                found = self._find_cause(values)
             except ValueError as error:
-                answer, status = pages.alert(str(error)), 400
+                problem = str(error)
         shown = {key: self._without_secrets(value, values) for key, value in values.items()}
         shown["ticket"] = ""
         with self._lock:
-            accounts, calls = self._registry.names(), dict(self.calls)
-        address, root = _address(request), request.script_root
-        return pages.page(address, root, accounts, calls, shown, answer, status=status)
+            view = overview(self._registry, self._faults, self.calls, self.history, self._clock())
+        return pages.page(request, _address(request), view, shown, found, problem)
 
 
 def _address(request: Request) -> str:
