@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import logging
 import os
 import threading
 import time
@@ -35,6 +36,7 @@ _CORS = {
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
     "Access-Control-Allow-Headers": "Content-Type",
 }
+_logger = logging.getLogger(__name__)
 _SIGNED = ("appId", "nonceStr", "timestamp", "signature")
 _HISTORY_LIMIT = 10_000  # a sandbox may run for weeks
 
@@ -113,6 +115,8 @@ class Sandbox:
         self._faults = Faults()
         self._lock = threading.Lock()  # never held while waiting or talking to a caller
         self._listener: Listener | None = None
+        # Whether the log is to say where it is, as soon as a browser comes.
+        self._is_to_be_told = False
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.app_id} {self.url or 'not served'}>"
@@ -429,6 +433,9 @@ class Sandbox:
         return fault.deliver(response, release, request.environ) if fault else response
 
     def _control(self, request: Request) -> Response:
+        if self._is_to_be_told:
+            self._is_to_be_told = False
+            _logger.warning("WeChat is played here: faults and calls are on %s/sandbox/", self.url)
         try:
             response = self._command(request)
         except ValueError as error:
@@ -582,5 +589,7 @@ def embedded(**options: Any) -> Sandbox:
             inherited._listener.close()  # this child must not keep its parent's port open
     # Not the usual account: an application may bring one of that name with a secret of its own.
     options.setdefault("app_id", "wx-embedded-sandbox")
-    sandbox = _embedded.get(pid) or _embedded.setdefault(pid, Sandbox(**options))
-    return sandbox.serve()
+    if pid not in _embedded:
+        # A command, or a test without a browser, has no use for the address.
+        _embedded.setdefault(pid, Sandbox(**options))._is_to_be_told = True
+    return _embedded[pid].serve()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import requests
 from werkzeug.test import TestResponse
 
-from .caller import Caller
+from flask_wxjsapi.sandbox import embedded
+from flask_wxjsapi.sandbox import sandbox as sandbox_module
+
+from .caller import SOON, Caller
 
 OWN = "http://localhost"
 
@@ -169,3 +173,20 @@ def test_the_language_stays(caller: Caller) -> None:
     """After a button the page is in the language that was switched to."""
     answer = press(caller, do="heal", lang="zh")
     assert answer.headers["Location"].endswith("/sandbox/?lang=zh#trouble")
+
+
+# -- where it is
+
+
+def test_the_log_says_once_where_the_embedded_one_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As soon as a browser comes: a warning, which Flask's server shows without any setting."""
+    monkeypatch.setattr(sandbox_module, "_embedded", {})
+    with embedded() as sandbox:
+        assert not caplog.records
+        for _ in range(2):
+            requests.get(f"{sandbox.url}/sandbox/bridge.js", timeout=SOON)
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert f"{sandbox.url}/sandbox/" in record.getMessage()
