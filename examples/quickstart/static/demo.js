@@ -66,7 +66,8 @@
     const next = refreshIn === null ? null : Math.max(refreshIn, ticket.retry_in || 0);
     put("refresh-in", next !== null && next <= 0 ? say("due", "现在") : time(next));
     put("expires-in", time(expiresIn));
-    put("refreshed-by", ticket.refreshed_by || "–");
+    const by = ticket.refreshed_by === "this process" ? say("this process", "本进程") : ticket.refreshed_by;
+    put("refreshed-by", by || "–");
     $("error").dataset.error = ticket.last_error ? "some" : "none";
     put("last-error", ticket.last_error || say("None since the last renewal.", "上次续期以来没有"));
     const pause = say(
