@@ -142,7 +142,7 @@ def sees(page: Page, title: str) -> None:
     page.locator("#verdict", has_text="config:ok").wait_for()
 
 
-# -- as it is built ---------------------------------------------------------------------------------
+# -- as it is built --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
