@@ -92,11 +92,13 @@
     });
   }
 
-  /* page.run(wx) calls wx.config and wx.ready; it was signed for page.url. */
+  /* page.run(wx) calls wx.config and wx.ready; it was signed for page.url. What the page's own
+   * scripts said to wx.ready() and wx.error() before there was a wx is in page.early. */
   async function configurePage(page) {
     const wx = await loadJweixin();
     if (!isInWeChat) return page.run(wx);
     return holdReady(wx, async (ready) => {
+      page.early.forEach(([name, callback]) => wx[name](callback));
       const bridge = await findBridge();
       const [settings, callbacks] = read(wx, page);
       const sign = page.endpoint
@@ -192,7 +194,8 @@
       const errMsg = answer.errMsg || answer.err_msg;
       if (errMsg === "config:ok") learn();
       if (!/invalid signature/.test(errMsg)) return false;
-      const compared = answer.realAuthUrl && withoutHash(answer.realAuthUrl);
+      const [real] = [].concat(answer.realAuthUrl || []); // nobody documents it
+      const compared = typeof real === "string" && withoutHash(real);
       if (!sign) heal.why = reason(first, compared || addresses()[kind]);
       left = left || candidates(compared);
       refused[url] = signatureIn(settings);
