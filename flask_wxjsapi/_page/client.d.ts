@@ -107,5 +107,5 @@ declare global {
   interface Window {
     wxjsapi: { config: typeof config };
   }
-  const wxjsapi: { config: typeof config };
+  var wxjsapi: { config: typeof config };
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ import pytest
 import requests
 from flask import Flask, Response, send_from_directory
 from playwright.sync_api import Page
+from sybil import Document
+from sybil.parsers.rest.lexers import DirectiveLexer
 
 from examples.spa import create_app
 from flask_wxjsapi import WxJsApi
@@ -67,6 +70,62 @@ def prepared(folder: Path, client: Path) -> Project:
 def test_its_types_are_right(projects: dict[str, Project], name: str, checker: str) -> None:
     """TypeScript has nothing to say, strict."""
     projects[name].run(checker, "--noEmit")
+
+
+# -- what the pages show ---------------------------------------------------------------------------
+
+#: The names of a reader's own that the snippets use.
+OF_THE_READER = """
+import type { Router } from "vue-router";
+declare global { const router: Router; const title: string; }
+"""
+SETTINGS = {
+    "extends": "./project.json",
+    "compilerOptions": {
+        "allowJs": True,
+        "checkJs": True,
+        "noUncheckedIndexedAccess": False,
+        "paths": {"/wxjsapi/client.mjs": ["./node_modules/flask-wxjsapi-client/index.d.ts"]},
+    },
+    "include": ["*.ts", "*.js", "node_modules/flask-wxjsapi-client/index.d.ts"],
+}
+
+
+def snippets(page: str) -> dict[str, str]:
+    """The TypeScript and JavaScript of a page, that in its HTML as well, as files."""
+    found: dict[str, str] = {}
+    for block in DirectiveLexer("code-block")(Document.parse(str(ROOT / page))):
+        language, source = block.lexemes["arguments"], block.lexemes["source"]
+        scripts = filter(None, re.findall(r"<script[^>]*>(.*?)</script>", source, re.S))
+        texts = {"ts": [source], "js": [source], "html": scripts}.get(language, [])
+        for text in texts:
+            # A file without import and export shares its names with all others.
+            alone = "" if re.search(r"^ *(import|export) ", text, re.M) else "export {};\n"
+            suffix = "ts" if language == "ts" else "js"
+            found[f"snippet{len(found)}.{suffix}"] = alone + text
+    return found
+
+
+@pytest.mark.parametrize("page", ["docs/single-page-apps.rst", "docs/zh/single-page-apps.rst"])
+def test_the_types_of_the_pages_code_are_right(
+    projects: dict[str, Project], tmp_path: Path, page: str
+) -> None:
+    """With the packages of that project whose framework a snippet is about."""
+    files = snippets(page)
+    assert len(files) >= 6
+    of_vue = {name: text for name, text in files.items() if "router." in text}
+    for name, chosen, reader in [
+        ("vite-vue", of_vue, OF_THE_READER),
+        ("vite-react", {name: files[name] for name in files.keys() - of_vue.keys()}, ""),
+    ]:
+        folder, project = tmp_path / name, projects[name].folder
+        folder.mkdir()
+        (folder / "node_modules").symlink_to(project / "node_modules")
+        shutil.copy(project / "tsconfig.json", folder / "project.json")
+        settings = {"tsconfig.json": json.dumps(SETTINGS), "reader.d.ts": reader}
+        for path, text in {**chosen, **settings}.items():
+            (folder / path).write_text(text, encoding="utf-8")
+        projects[name].run("tsc", "--noEmit", "--project", str(folder))
 
 
 # -- while it is developed -------------------------------------------------------------------------
