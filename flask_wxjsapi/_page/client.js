@@ -37,6 +37,7 @@
   let kind = /iPhone|iPad|iPod/.test(agent) && !isWeCom ? "landing" : "current";
   const navigation = performance.getEntriesByType && performance.getEntriesByType("navigation")[0];
   const landing = withoutHash((navigation && navigation.name) || location.href);
+  let policy = null;
 
   function addresses() {
     return { landing: landing, current: withoutHash(location.href) };
@@ -316,7 +317,8 @@
   /* For a page with Trusted Types; its policy has to name wxjsapi. */
   function trusted(url) {
     if (!window.trustedTypes) return url;
-    return trustedTypes.createPolicy("wxjsapi", { createScriptURL: () => url }).createScriptURL("");
+    policy = policy || trustedTypes.createPolicy("wxjsapi", { createScriptURL: (known) => known });
+    return policy.createScriptURL(url);
   }
 
   function findBridge() {
