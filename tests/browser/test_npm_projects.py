@@ -77,7 +77,7 @@ def test_its_types_are_right(projects: dict[str, Project], name: str, checker: s
 #: The names of a reader's own that the snippets use.
 OF_THE_READER = """
 import type { Router } from "vue-router";
-declare global { const router: Router; const title: string; }
+declare global { const router: Router; }
 """
 SETTINGS = {
     "extends": "./project.json",
@@ -91,41 +91,58 @@ SETTINGS = {
 }
 
 
-def snippets(page: str) -> dict[str, str]:
+PAGES = [
+    *(
+        f"docs/{language}{name}.rst"
+        for language in ("", "zh/")
+        for name in ("single-page-apps", "accounts")
+    ),
+    "README.rst",
+    "README.zh_CN.rst",
+    "client/README.md",
+]
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """The code of a page, each block with its language."""
+    if page.endswith(".md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        return re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S)
+    regions = DirectiveLexer("code-block")(Document.parse(str(ROOT / page)))
+    return [(region.lexemes["arguments"], region.lexemes["source"]) for region in regions]
+
+
+def snippets(page: str) -> Iterator[tuple[str, str]]:
     """The TypeScript and JavaScript of a page, that in its HTML as well, as files."""
-    found: dict[str, str] = {}
-    for block in DirectiveLexer("code-block")(Document.parse(str(ROOT / page))):
-        language, source = block.lexemes["arguments"], block.lexemes["source"]
-        scripts = filter(None, re.findall(r"<script[^>]*>(.*?)</script>", source, re.S))
+    for number, (language, source) in enumerate(blocks(page), 1):
+        scripts = re.findall(r"<script[^>]*>(.*?)</script>", source, re.S)
         texts = {"ts": [source], "js": [source], "html": scripts}.get(language, [])
-        for text in texts:
-            # A file without import and export shares its names with all others.
+        for text in filter(None, texts):
+            # A file without import and export would share its names with all others.
             alone = "" if re.search(r"^ *(import|export) ", text, re.M) else "export {};\n"
             suffix = "ts" if language == "ts" else "js"
-            found[f"snippet{len(found)}.{suffix}"] = alone + text
-    return found
+            yield f"{page.replace('/', '-')}-{number}.{suffix}", alone + text
 
 
-@pytest.mark.parametrize("page", ["docs/single-page-apps.rst", "docs/zh/single-page-apps.rst"])
+@pytest.mark.parametrize(
+    ("name", "is_of_vue", "reader"),
+    [("vite-vue", True, OF_THE_READER), ("vite-react", False, "")],
+    ids=NAMES,
+)
 def test_the_types_of_the_pages_code_are_right(
-    projects: dict[str, Project], tmp_path: Path, page: str
+    projects: dict[str, Project], tmp_path: Path, name: str, is_of_vue: bool, reader: str
 ) -> None:
     """With the packages of that project whose framework a snippet is about."""
-    files = snippets(page)
-    assert len(files) >= 6
-    of_vue = {name: text for name, text in files.items() if "router." in text}
-    for name, chosen, reader in [
-        ("vite-vue", of_vue, OF_THE_READER),
-        ("vite-react", {name: files[name] for name in files.keys() - of_vue.keys()}, ""),
-    ]:
-        folder, project = tmp_path / name, projects[name].folder
-        folder.mkdir()
-        (folder / "node_modules").symlink_to(project / "node_modules")
-        shutil.copy(project / "tsconfig.json", folder / "project.json")
-        settings = {"tsconfig.json": json.dumps(SETTINGS), "reader.d.ts": reader}
-        for path, text in {**chosen, **settings}.items():
-            (folder / path).write_text(text, encoding="utf-8")
-        projects[name].run("tsc", "--noEmit", "--project", str(folder))
+    files = dict(snippet for page in PAGES for snippet in snippets(page))
+    files = {path: text for path, text in files.items() if ("router." in text) == is_of_vue}
+    assert len(files) >= 2
+    folder = projects[name].folder
+    (tmp_path / "node_modules").symlink_to(folder / "node_modules")
+    shutil.copy(folder / "tsconfig.json", tmp_path / "project.json")
+    settings = {"tsconfig.json": json.dumps(SETTINGS), "reader.d.ts": reader}
+    for path, text in {**files, **settings}.items():
+        (tmp_path / path).write_text(text, encoding="utf-8")
+    projects[name].run("tsc", "--noEmit", "--project", str(tmp_path))
 
 
 # -- while it is developed -------------------------------------------------------------------------
