@@ -92,7 +92,7 @@ class JsApi:
         """
         try:
             context = _app_context()
-            context.g._wxjsapi_signed = True
+            context.g.__dict__[SIGNED] = True  # its own way takes a tenth of all this
             account: Account = context.app.extensions[ACCOUNTS][self.name].at_hand[self.app_id]
         except (LookupError, RuntimeError):
             account, timeout = self._find()  # which says what is wrong
