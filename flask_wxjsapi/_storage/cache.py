@@ -7,10 +7,10 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from flask_caching import Cache, backends
 from werkzeug.utils import import_string
@@ -31,6 +31,8 @@ from .server import TicketServer, tell_of_damage
 
 if TYPE_CHECKING:
     from flask import Flask
+
+T = TypeVar("T")
 
 
 class _TextSerializer:
@@ -310,16 +312,17 @@ class CacheSettings:
     def __init__(self, config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
         self._app_config = config
         self._overrides = dict(overrides)
-        self._resolve()
+        del config, overrides  # a traceback shows what its frames hold
+        _frameless(self._resolve)
 
     @property
     def key(self) -> Hashable:
         """Equal for accounts that can share one cache, with its connections, as things are now."""
-        return _Key(_frozen(self._merged()))
+        return _Key(_frozen(_frameless(self._merged)))
 
     def open(self, app: Flask) -> CacheServer:
         """The cache, connected where its backend connects at once."""
-        config, directory = self._resolve()
+        config, directory = _frameless(self._resolve)
         is_memory = _backend(config["CACHE_TYPE"]) is backends.SimpleCache
         if is_memory and not self._overrides.get("CACHE_TYPE"):
             is_chosen = _backend(self._merged()["CACHE_TYPE"]) is backends.SimpleCache
@@ -367,6 +370,15 @@ class CacheSettings:
             "CACHE_OPTIONS": options,
             "CACHE_SERIALIZER": None,  # CacheServer brings its own
         }, directory
+
+
+def _frameless(read: Callable[[], T]) -> T:
+    """What is read of a config; its errors are raised here, where no frame holds that."""
+    try:
+        return read()
+    except RuntimeError as error:
+        problem = str(error)
+    raise RuntimeError(problem)
 
 
 def _frozen(value: Any) -> Hashable:
