@@ -373,10 +373,10 @@ def loaders(scene: Scene) -> None:
         for name, way in METHODS.items():
             use = lambda way=way: way(wxjsapi.account("wx0123456789abcdef"))  # noqa: E731
             scene.attempt(f"loader {what}: {name}", app, use)
-        scene.request(f"loader {what}: GET", app, f"config?app_id=wx0123456789abcdef&url={PAGE}", "")
-        scene.command(
-            f"loader {what}: doctor", app, ["--app-id", "wx0123456789abcdef", "doctor"]
+        scene.request(
+            f"loader {what}: GET", app, f"config?app_id=wx0123456789abcdef&url={PAGE}", ""
         )
+        scene.command(f"loader {what}: doctor", app, ["--app-id", "wx0123456789abcdef", "doctor"])
 
 
 def stores(scene: Scene) -> None:
@@ -474,12 +474,18 @@ def _plant(scene: Scene, app: Flask, fail: Callable[..., object]) -> None:
     scene.command("output", app, ["planted"])
 
 
-PLAYS = (mistakes, upstream, echo, wecom, central, providers, loaders, stores, settings)
+PLAYS: dict[str, Callable[[Scene], None]] = {
+    play.__name__: play
+    for play in (mistakes, settings, upstream, echo, wecom, central, providers, loaders, stores)
+}
 
 
 def main() -> None:
     orders = json.load(sys.stdin)
-    watchers = Watchers(orders["sentry"])
+    hooks: dict[str, Any] = {}
+    exec(orders.get("hooks", ""), hooks)
+    named = {name: hooks[name] for name in hooks if name.startswith("before_")}
+    watchers = Watchers(orders["sentry"] | named)
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox().serve())
         sandbox.add_account(APP_ID, APP_SECRET)
@@ -487,10 +493,12 @@ def main() -> None:
         start = stack.enter_context(wire.recorders())
         gateway = start(wire.http({"error": f"you sent {BEARER}"}, "502 Bad Gateway"))
         scene = Scene(watchers, sandbox, gateway.url, set(SECRETS))
-        for play in PLAYS if "plays" not in orders else [globals()[p] for p in orders["plays"]]:
-            play(scene)
+        for name in orders.get("plays", PLAYS):
+            PLAYS[name](scene)
         if "redis" in orders:
             on_redis(scene, orders["redis"])
+        if orders.get("plants"):
+            plant(scene)
     json.dump(scene.found, sys.stdout)
 
 

@@ -1,4 +1,4 @@
-"""Every place where something can be seen that should not, and a search of them all."""
+"""Every place where a secret could be seen, and a search of them all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -166,11 +166,6 @@ class Log(logging.Handler):
             self.lines.append(f"{self.format(record)} {record.__dict__}")
 
 
-def hide_redis_values(crumb: dict[str, Any], hint: object = None) -> dict[str, Any] | None:
-    """A ``before_breadcrumb`` of docs/security.rst."""
-    return None if crumb.get("category") == "redis" else crumb
-
-
 class Watchers:
     """The log, Sentry and OpenTelemetry, told to keep all they can.
 
@@ -230,6 +225,3 @@ def _without_frames_of_tests(event: Any) -> Any:
     if str(event.get("abs_path", "")).startswith(TESTS):
         return {name: one for name, one in event.items() if name != "vars"}
     return {name: _without_frames_of_tests(one) for name, one in event.items()}
-
-
-Play = Callable[[Any], None]
