@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -48,7 +49,7 @@ APP_ID, APP_SECRET = "wx00112233445566aa", "a0b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5"
 CORP_ID, CORP_SECRET = "ww0123456789abcdef", "sEcReT-of-an-agent-0123456789"
 SECRETS = {PASSWORD, BEARER, OTHER_BEARER, PROVIDED, OF_PROVIDER, HEXADECIMAL, CORP_SECRET}
 
-Ways = dict[str, Callable[[WxJsApi], object]]
+Ways = dict[str, Callable[[Any], object]]  # of a WxJsApi or of an account
 
 METHODS: Ways = {
     "ticket": lambda w: w.ticket,
@@ -70,17 +71,17 @@ def _raise(*args: object) -> Any:
 MISTAKES: Ways = {
     "config: half a character": lambda w: w.config([], url=HALF),
     "config: no whole url": lambda w: w.config([], url="/page"),
-    "config: no url": lambda w: w.config([], url=7),  # type: ignore[arg-type]
+    "config: no url": lambda w: w.config([], url=7),
     "config: one name": lambda w: w.config("scanQRCode", url=PAGE),
-    "config: names of a wrong type": lambda w: w.config([object()], url=PAGE),  # type: ignore[list-item]
+    "config: names of a wrong type": lambda w: w.config([object()], url=PAGE),
     "config: names that raise": lambda w: w.config(map(_raise, [1]), url=PAGE),
     "config: one open tag": lambda w: w.config([], open_tag_list="tag", url=PAGE),
-    "config: no names at all": lambda w: w.config(7, url=PAGE),  # type: ignore[arg-type]
+    "config: no names at all": lambda w: w.config(7, url=PAGE),
     "script: half a character": lambda w: w.script([], url=HALF),
-    "script: names of a wrong type": lambda w: w.script([None], url=PAGE),  # type: ignore[list-item]
+    "script: names of a wrong type": lambda w: w.script([None], url=PAGE),
     "script: unknown field of a card": lambda w: w.script([], url=PAGE, share={"url": "x"}),
-    "script: card of a wrong type": lambda w: w.script([], url=PAGE, share="x"),  # type: ignore[arg-type]
-    "script: field of a wrong type": lambda w: w.script([], url=PAGE, share={"title": 7}),  # type: ignore[dict-item]
+    "script: card of a wrong type": lambda w: w.script([], url=PAGE, share="x"),
+    "script: field of a wrong type": lambda w: w.script([], url=PAGE, share={"title": 7}),
     "script: nonce that raises": lambda w: w.script([], url=PAGE, nonce=_raise),
     "script: open tags that raise": lambda w: w.script(
         [], url=PAGE, open_tag_list=map(_raise, [1])
@@ -88,7 +89,7 @@ MISTAKES: Ways = {
     "agent_config: no agent": lambda w: w.agent_config([], url=PAGE),
     "agent_config: half a character": lambda w: w.agent_config([], url=HALF),
     "account: no loader": lambda w: w.account("wx0123456789abcdef").ticket,
-    "account: no text": lambda w: w.account(None),  # type: ignore[arg-type]
+    "account: no text": lambda w: w.account(None),
     "sign: half a character": lambda w: flask_wxjsapi.sign(
         ticket=w.ticket, noncestr="n", timestamp=1, url=HALF
     ),
@@ -267,7 +268,7 @@ class Scene:
 
     def try_all(self, what: str, app: Flask, wxjsapi: WxJsApi, ways: Ways) -> None:
         for name, way in ways.items():
-            self.attempt(f"{what}: {name}", app, lambda way=way: way(wxjsapi))  # type: ignore[misc]
+            self.attempt(f"{what}: {name}", app, partial(way, wxjsapi))
 
     def try_everything(self, what: str, app: Flask, wxjsapi: WxJsApi, ways: Ways) -> None:
         self.try_all(what, app, wxjsapi, ways)
@@ -369,14 +370,16 @@ def loaders(scene: Scene) -> None:
         "knows none": None,
     }
     for what, answer in answers.items():
-        app, wxjsapi = scene.app(loader(answer), APP_ID="", APP_SECRET="")
-        for name, way in METHODS.items():
-            use = lambda way=way: way(wxjsapi.account("wx0123456789abcdef"))  # noqa: E731
-            scene.attempt(f"loader {what}: {name}", app, use)
-        scene.request(
-            f"loader {what}: GET", app, f"config?app_id=wx0123456789abcdef&url={PAGE}", ""
-        )
-        scene.command(f"loader {what}: doctor", app, ["--app-id", "wx0123456789abcdef", "doctor"])
+        _with_loader(scene, f"loader {what}", loader(answer))
+
+
+def _with_loader(scene: Scene, what: str, load: Callable[[str], Any]) -> None:
+    app_id = "wx0123456789abcdef"
+    app, wxjsapi = scene.app(load, APP_ID="", APP_SECRET="")
+    for name, way in METHODS.items():
+        scene.attempt(f"{what}: account().{name}", app, partial(way, wxjsapi.account(app_id)))
+    scene.request(f"{what}: GET", app, f"config?app_id={app_id}&url={PAGE}", "")
+    scene.command(f"{what}: flask wxjsapi doctor", app, ["--app-id", app_id, "doctor"])
 
 
 def stores(scene: Scene) -> None:
@@ -415,7 +418,7 @@ def settings(scene: Scene) -> None:
     }
     for name, config in wrong.items():
         app = bare_app(scene.config(**config))
-        scene.attempt(f"setting: {name}", app, lambda app=app: WxJsApi(app))  # type: ignore[misc]
+        scene.attempt(f"setting: {name}", app, partial(WxJsApi, app))
 
 
 def on_redis(scene: Scene, url: str) -> None:
