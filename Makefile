@@ -42,7 +42,8 @@ bench: $(VENV)/tested
 docs: $(VENV)/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]"
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
-	@echo "docs/_build/index.html"
+	$(BIN)/sphinx-build -q -W -E -a -b html -c docs -D language=zh_CN docs/zh docs/_build/zh
+	@echo "docs/_build/index.html, docs/_build/zh/index.html"
 
 clean:
 	rm -rf $(VENV) .coverage build dist *.egg-info .tox docs/_build tests/browser/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis

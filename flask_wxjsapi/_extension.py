@@ -13,6 +13,7 @@ from flask.ctx import AppContext
 
 from ._account import Host
 from ._accounts import ACCOUNTS, Accounts, Loader
+from ._domains import every_domain
 from ._engine.runtime import Engine
 from ._error_text import describe
 from ._js_api import JsApi
@@ -62,9 +63,15 @@ class WxJsApi(JsApi):
     def init_app(self, app: Flask) -> None:
         """Register with an app. Opens no connection and starts no thread.
 
-        :raises RuntimeError: for a setting that cannot be right, for a second registration, and
-            after the first request.
+        :raises RuntimeError: for a setting that cannot be right, for a second registration, after
+            the first request, and for what is no Flask app.
         """
+        if not isinstance(app, Flask):
+            kind = f"{type(app).__module__}.{type(app).__qualname__}"
+            raise RuntimeError(
+                f"init_app() takes a Flask app, and {kind} is none. What is asynchronous itself, "
+                "such as Quart, can mount a Flask app or fetch signatures from one."
+            )
         if getattr(app, "_got_first_request", False):
             raise RuntimeError(
                 f"The WxJsApi named {self.name!r} comes too late: the app has answered its first "
@@ -88,7 +95,7 @@ class WxJsApi(JsApi):
         for other in others.values():
             _check_pair(settings, other.settings)
         if settings.url_prefix is not None:
-            app.register_blueprint(blueprint(settings))
+            app.register_blueprint(blueprint(settings, every_domain(app)))
         # With the app, and not here, so that neither keeps the other: an app is found by one dict.
         accounts = others[self.name] = _open(app, settings, lambda: self._loader)
         registered[self.name] = self

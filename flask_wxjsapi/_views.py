@@ -9,8 +9,9 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, update_wrapper
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
@@ -18,6 +19,7 @@ from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 from ._account import Account
 from ._accounts import ACCOUNTS, Accounts
 from ._credential import AGENT_TICKET, JSAPI_TICKET
+from ._domains import keep_domain
 from ._engine.purpose import Complaint
 from ._js_api import SIGNED
 from ._page.client import client_module, client_script, client_types
@@ -46,15 +48,19 @@ _CACHED = (
 _ABOUT_CACHED = {"wxjsapi": {"event": "signature_cached"}}
 
 
-def blueprint(settings: Settings) -> Blueprint:
-    """The endpoints of one account."""
+def blueprint(settings: Settings, domain: Mapping[str, Any]) -> Blueprint:
+    """The endpoints of one account.
+
+    :param domain: the options of a rule that say on which hosts they are.
+    """
     name = "wxjsapi" if settings.name == "default" else f"wxjsapi_{settings.name}"
     views = Blueprint(name, __name__, url_prefix=settings.url_prefix)
-    views.add_url_rule("/config", "config", _named(_config, settings, set()))
+    views.add_url_rule("/config", "config", _named(_config, settings, set()), **domain)
     client = "/client.<any(js, mjs, 'd.ts'):form>"
-    views.add_url_rule(client, "client", _named(_client, settings))
+    views.add_url_rule(client, "client", _named(_client, settings), **domain)
     if settings.central_tokens:
-        views.add_url_rule("/ticket", "ticket", _named(_ticket, settings, {}))
+        views.add_url_rule("/ticket", "ticket", _named(_ticket, settings, {}), **domain)
+    keep_domain(views)
 
     @views.after_request
     def forbid_sniffing(response: Response) -> Response:

@@ -41,6 +41,9 @@ ANSWER_TIME = 15.0  # seconds; a server that starts slowly is no failure
 
 # -- the application under test
 
+#: What ``servers.app`` heard its process tell: levels.
+told: list[str] = []
+
 
 def create_app() -> WSGIApplication:
     """Several deployments of one app; the header X-Deployment chooses.
@@ -81,6 +84,7 @@ def _page(**config: Any) -> Flask:
             "url": page_url(request.environ, config.get("WXJSAPI_PUBLIC_ORIGIN")),
             "config": wxjsapi.config(),
             "ticket": wxjsapi.ticket,
+            "told": told,
         }
 
     return app
@@ -176,6 +180,7 @@ class Page:
     url: str
     config: dict[str, Any]
     ticket: str
+    told: list[str]
 
     def signs(self, url: str) -> bool:
         """Whether the signature is that of a URL, computed with hashlib alone."""

@@ -34,6 +34,7 @@
   const navigation = performance.getEntriesByType && performance.getEntriesByType("navigation")[0];
   const landing = withoutHash((navigation && navigation.name) || location.href);
   let queue = Promise.resolve();
+  let policy = null;
 
   function addresses() {
     return { landing: landing, current: withoutHash(location.href) };
@@ -89,11 +90,13 @@
     });
   }
 
-  /* page.run(wx) calls wx.config and wx.ready; it was signed for page.url. */
+  /* page.run(wx) calls wx.config and wx.ready; it was signed for page.url. What the page's own
+   * scripts said to wx.ready() and wx.error() before there was a wx is in page.early. */
   async function configurePage(page) {
     const wx = await loadJweixin();
     if (!isInWeChat) return page.run(wx);
     return holdReady(wx, async (ready) => {
+      page.early.forEach(([name, callback]) => wx[name](callback));
       const bridge = await findBridge();
       const [settings, callbacks] = read(wx, page);
       const sign = page.endpoint
@@ -189,7 +192,8 @@
       const errMsg = answer.errMsg || answer.err_msg;
       if (errMsg === "config:ok") learn();
       if (!/invalid signature/.test(errMsg)) return false;
-      const compared = answer.realAuthUrl && withoutHash(answer.realAuthUrl);
+      const [real] = [].concat(answer.realAuthUrl || []); // nobody documents it
+      const compared = typeof real === "string" && withoutHash(real);
       if (!sign) heal.why = reason(first, compared || addresses()[kind]);
       left = left || candidates(compared);
       refused[url] = signatureIn(settings);
@@ -310,7 +314,8 @@
   /* For a page with Trusted Types; its policy has to name wxjsapi. */
   function trusted(url) {
     if (!window.trustedTypes) return url;
-    return trustedTypes.createPolicy("wxjsapi", { createScriptURL: () => url }).createScriptURL("");
+    policy = policy || trustedTypes.createPolicy("wxjsapi", { createScriptURL: (known) => known });
+    return policy.createScriptURL(url);
   }
 
   function findBridge() {

@@ -74,7 +74,7 @@ def page_call(
             moments,
             htmlsafe_json_dumps(card),
         )
-    page = Markup("{url:%s,endpoint:%s,run:function(wx){%s}}") % (
+    page = Markup("{url:%s,endpoint:%s,early:[],run:function(wx){%s}}") % (
         htmlsafe_json_dumps(url),
         htmlsafe_json_dumps(endpoint),
         run,
@@ -82,10 +82,14 @@ def page_call(
     return _CALL % page
 
 
-#: A page that is put into another one may be there before the scripts it comes with.
+#: A page that is put into another one may be there before the scripts it comes with: it waits for
+#: client.js, and what its own scripts say to wx.ready() and wx.error() waits for the JS-SDK.
 _CALL = Markup(
-    '(function(page){if(window.wxjsapi||document.readyState!=="loading")'
-    "(window.wxjsapi=window.wxjsapi||[]).push(page);else if(window.wx)page.run(wx)})(%s);"
+    '(function(page){var isFirst=document.readyState==="loading";'
+    "function keep(name){return function(callback){page.early.push([name,callback])}}"
+    "if(isFirst&&!window.wxjsapi)return window.wx&&page.run(wx);"
+    'if(!isFirst)window.wx=window.wx||{ready:keep("ready"),error:keep("error")};'
+    "(window.wxjsapi=window.wxjsapi||[]).push(page)})(%s);"
 )
 
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, unquote_to_bytes
 
 from werkzeug.exceptions import SecurityError
+
+from .request_target import request_target
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -17,12 +18,9 @@ _HOST = re.compile(r"[A-Za-z0-9._\-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?", r
 _PAGE = re.compile(rf"(https?)://({_HOST.pattern})(?=[/?#]|$)", re.ASCII)
 _ENCODED = re.compile("https?%(25)*3A", re.IGNORECASE)
 _LONGEST = 4096  # bytes of a page's URL
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*")
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
 _OF_A_VISIT = re.compile(r"from=(single|group)message|from=timeline|isappinstalled=\d?")
 _OF_A_LOGIN = re.compile(rf"(code|state)(=.*)?|{_OF_A_VISIT.pattern}")
-#: What a browser leaves alone in a path, beside letters, digits and ``_.-~``.
-_PATH_SAFE = "/!$&'()*+,:;=@[]|"
 
 
 class ForeignPage(ValueError):
@@ -49,7 +47,7 @@ def page_url(environ: WSGIEnvironment, public_origin: str | None = None) -> str:
     # What nearly every request has needs no more.
     if raw and raw[0] == "/" and raw.isascii() and "#" not in raw and not get("SCRIPT_NAME"):
         return origin + raw
-    return origin + _raw_path(environ, raw or "")
+    return origin + request_target(environ, raw or "")
 
 
 def check_page(url: str, hosts: Collection[str]) -> None:
@@ -129,51 +127,3 @@ def _origin(scheme: str, host: str) -> str:
         raise SecurityError(f"The Host header {host!r} is not a host name.")
     # A browser never shows the default port, but a proxy may add it to the header.
     return f"{scheme}://{without_default_port(host, scheme)}"
-
-
-def _raw_path(environ: WSGIEnvironment, raw: str) -> str:
-    """Path and query as they came over the wire, with a prefix that a proxy took away."""
-    if not raw.startswith("/"):
-        # Absolute form ("GET http://host/path"): the host in it is the client's word, not ours.
-        origin = _ORIGIN.match(raw)
-        raw = raw[origin.end() :] if origin else _rebuilt(environ)
-        if not raw.startswith("/"):
-            raw = "/" + raw
-    if "#" in raw:
-        raw = raw.partition("#")[0]
-    if not raw.isascii():
-        raw = raw.encode("latin-1", "replace").decode("utf-8", "replace")
-    if environ.get("SCRIPT_NAME"):
-        return _missing_prefix(environ, raw.partition("?")[0]) + raw
-    return raw
-
-
-def _missing_prefix(environ: WSGIEnvironment, path: str) -> str:
-    """What a proxy stripped from the path, as SCRIPT_NAME knows it.
-
-    A raw path has the prefix where the app is mounted below it, lacks it where a proxy took it
-    away, and has the latter half of it where both happened: the decoded whole tells.
-    """
-    prefix = environ["SCRIPT_NAME"].rstrip("/")
-    whole = prefix + environ.get("PATH_INFO", "")
-    for decoded in (unquote_to_bytes(path).decode("latin-1"), _wsgi(unquote(path))):
-        missing = whole.removesuffix(decoded)
-        if whole.endswith(decoded) and prefix.startswith(missing):
-            return _quoted(missing)
-    # The server decodes a bad escape in a way of its own: let the text decide.
-    return "" if f"{path}/".startswith(f"{_quoted(prefix)}/") else _quoted(prefix)
-
-
-def _rebuilt(environ: WSGIEnvironment) -> str:
-    """The best that is left on a server that keeps no raw URI."""
-    query = environ.get("QUERY_STRING", "")
-    path = _quoted(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
-    return f"{path}?{query}" if query else path
-
-
-def _quoted(path: str) -> str:
-    return quote(path.encode("latin-1", "replace"), safe=_PATH_SAFE)
-
-
-def _wsgi(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("latin-1")

@@ -199,7 +199,7 @@
     const asLink = (why) => ({ kind: "link", why, link: location.href });
     if (isFromPlainLink) state.shares[to] = asLink("plain-link");
     else if (needs || system !== "desktop") state.shares[to] = card;
-    else state.shares[to] ??= asLink("desktop");
+    else if (state.shares[to]?.kind !== "card") state.shares[to] = asLink("desktop");
     show();
   }
 
@@ -247,7 +247,14 @@
     return play(name, args);
   }
 
+  // Clients take nothing more from a page that has replaced these; only `invoke` may be another's.
+  const isTouched = () => bridge.call !== invoke || bridge.on !== on;
+
   function invoke(name, args, callback) {
+    if (isTouched()) {
+      explain(`the page has replaced call or on of WeixinJSBridge, so ${text(name)} is ignored.`);
+      return;
+    }
     // As JSON, which is how a page's call reaches a client.
     const given = (typeof args === "object" && JSON.parse(JSON.stringify(args))) || {};
     result(text(name), given).then((answer) => {
@@ -259,15 +266,13 @@
     });
   }
 
-  const bridge = {
-    sandbox: SANDBOX,
-    invoke,
-    call: invoke,
-    on(event, callback) {
-      listeners[event] = callback;
-      show();
-    },
-  };
+  function on(event, callback) {
+    if (isTouched() || typeof callback !== "function") return;
+    listeners[event] = callback;
+    show();
+  }
+
+  const bridge = { sandbox: SANDBOX, invoke, call: invoke, on };
   if (isFrozen) Object.freeze(bridge);
 
   // -- the card

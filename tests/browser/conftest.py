@@ -79,7 +79,9 @@ def chromium() -> Iterator[Browser]:
         require("chromium", "no chromium on PATH, so no browser tests: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=binary, args=[*_FLAGS, f"--host-resolver-rules={_HOSTS}"]
+            executable_path=binary,
+            args=[*_FLAGS, f"--host-resolver-rules={_HOSTS}"],
+            ignore_default_args=["--disable-back-forward-cache"],  # phones have one
         )
         yield browser
         browser.close()

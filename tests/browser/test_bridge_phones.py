@@ -253,6 +253,21 @@ def test_a_frozen_bridge(site: Site, open_desktop: Callable[..., Phone]) -> None
     assert desktop.page.evaluate("replaced") is False
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["call", "on"])
+def test_a_touched_bridge(site: Site, open_desktop: Callable[..., Phone], name: str) -> None:
+    """A page may put its own in the place of invoke; of another function it is a dead bridge."""
+    desktop = open_desktop()
+    wrap = "const { invoke } = WeixinJSBridge; WeixinJSBridge.invoke = (...all) => invoke(...all);"
+    desktop.page.goto(site(f"{wrap} {CONFIGURE}", apis=["closeWindow"]))
+    assert said(desktop.page) == ["ready"]
+    touch = f"WeixinJSBridge.{name} = () => {{}}; var answered = false;"
+    close = "wx.closeWindow({complete: () => { answered = true }})"
+    with desktop.page.expect_console_message(lambda line: "closeWindow is ignored" in line.text):
+        desktop.page.evaluate(touch + close)
+    assert desktop.page.evaluate("answered") is False
+
+
 @pytest.mark.parametrize(("choices", "is_told"), [({}, True), ({"wxSandboxOld": "1"}, False)])
 def test_an_invalid_signature_names_the_address(
     site: Site, open_desktop: Callable[..., Phone], choices: dict[str, str], is_told: bool

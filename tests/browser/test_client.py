@@ -20,6 +20,7 @@ from flask_wxjsapi import Credential, TicketServer, WxJsApi
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import ANDROID, IPHONE, Phone
+from .phone_page import CARD
 
 pytestmark = pytest.mark.browser
 
@@ -89,6 +90,17 @@ def attempt(phone: Phone, options: dict[str, Any] | None = None) -> str:
     return outcome
 
 
+def older(phone: Phone) -> Phone:
+    """The same, which does not name the address that it compared."""
+    phone.page.add_init_script("sessionStorage.wxSandboxOld = '1'")
+    return phone
+
+
+def configs(phone: Phone) -> int:
+    """How often WeChat was asked for a verdict."""
+    return int(phone.page.locator(CARD).get_attribute("data-configs") or 0)
+
+
 def push(phone: Phone, path: str) -> None:
     phone.page.evaluate("(path) => history.pushState({}, '', path)", path)
 
@@ -145,15 +157,25 @@ def test_a_wrong_guess_heals_and_is_remembered(site: Site, open_phone: OpenPhone
     push(phone, "/second")
     assert attempt(phone) == "config:ok"
     landing, first, second = (site.url + path for path in ("/landing", "/first", "/second"))
-    assert site.asked == [(landing, False), (first, True), (second, False)]
+    assert site.asked == [(landing, False), (first, False), (second, False)]
     assert phone.errors == []
+
+
+@pytest.mark.slow
+def test_a_wrong_guess_heals_on_an_older_phone(site: Site, open_phone: OpenPhone) -> None:
+    """Which does not name the address that it compared: the other one is tried."""
+    phone = older(open_phone(IPHONE))
+    phone.page.goto(site.url + "/landing")
+    push(phone, "/first")
+    assert attempt(phone, {"page": "current"}) == "config:ok"
+    assert site.asked == [(site.url + "/first", False), (site.url + "/landing", False)]
 
 
 @pytest.mark.slow
 def test_a_replaced_ticket_heals_on_any_route(
     site: Site, open_phone: OpenPhone, sandbox: Sandbox
 ) -> None:
-    """The other address is signed with the new ticket first, then the right one."""
+    """The phone names the address, so the ticket is what is wrong."""
     phone = open_phone(ANDROID)
     phone.page.goto(site.url + "/landing")
     push(phone, "/route")
@@ -161,8 +183,23 @@ def test_a_replaced_ticket_heals_on_any_route(
         assert site.wxjsapi.ticket
     sandbox.reset()
     assert attempt(phone) == "config:ok"
+    assert site.asked == [(site.url + "/route", False), (site.url + "/route", True)]
+
+
+@pytest.mark.slow
+def test_a_replaced_ticket_heals_on_an_older_phone(
+    site: Site, open_phone: OpenPhone, sandbox: Sandbox
+) -> None:
+    """The other address is tried before the ticket is complained of."""
+    phone = older(open_phone(ANDROID))
+    phone.page.goto(site.url + "/landing")
+    push(phone, "/route")
+    with site.app.app_context():
+        assert site.wxjsapi.ticket
+    sandbox.reset()
+    assert attempt(phone) == "config:ok"
     landing, route = site.url + "/landing", site.url + "/route"
-    assert site.asked == [(route, False), (landing, True), (route, False)]
+    assert site.asked == [(route, False), (landing, False), (route, True)]
 
 
 def test_a_client_that_comes_late_knows_the_landing_page(site: Site, open_phone: OpenPhone) -> None:
@@ -453,14 +490,44 @@ def test_a_list_of_the_page_is_not_changed(site: Site, open_phone: OpenPhone) ->
 
 @pytest.mark.slow
 def test_handlers_of_the_page_stay_its_own(site: Site, open_phone: OpenPhone) -> None:
-    """Its wx.error hears of a failure, the retry goes on behind it."""
+    """What heals is no failure to it: its wx.ready runs once, after the success."""
     phone = open_phone()
     phone.page.goto(site.url + "/landing")
     phone.page.add_script_tag(url="https://res.wx.qq.com/open/js/jweixin-1.6.0.js")
     push(phone, "/first")
-    phone.page.evaluate("() => { wx.error((answer) => { window.heard = answer.errMsg; }); }")
+    phone.page.evaluate(
+        """() => {
+          window.heard = [];
+          wx.error((answer) => heard.push(answer.errMsg));
+          wx.ready(() => wx.checkJsApi({
+            jsApiList: ["scanQRCode"],
+            success: (answer) => heard.push(answer.checkResult.scanQRCode),
+          }));
+        }"""
+    )
     assert attempt(phone, {"page": "landing"}) == "config:ok"
-    assert phone.page.evaluate("() => window.heard") == "config:invalid signature"
+    phone.page.wait_for_function("heard.length")
+    assert phone.page.evaluate("() => heard") == [True]
+    assert configs(phone) == 2
+
+
+def test_a_handler_that_comes_meanwhile_waits(site: Site, open_phone: OpenPhone) -> None:
+    """jweixin calls it at once where there was a wx.config before."""
+    phone = open_phone()
+    phone.page.goto(site.url)
+    assert attempt(phone) == "config:ok"
+    heard = phone.page.evaluate(
+        """async () => {
+          const heard = [];
+          const attempts = attempt({ jsApiList: ["chooseImage"] }).then((said) => heard.push(said));
+          await null;
+          await null;
+          wx.ready(() => heard.push("ready"));
+          await attempts;
+          return heard;
+        }"""
+    )
+    assert heard == ["ready", "config:ok"]
 
 
 @pytest.mark.parametrize("event", ["ready", "error"])
@@ -527,7 +594,7 @@ def test_a_bridge_that_cannot_be_listened_to(
     assert attempt(phone) == "config:ok"
     push(phone, "/first")
     assert attempt(phone, {"page": "landing"}) == "config:ok"
-    assert site.asked[1:] == [(site.url + "/landing", False), (site.url + "/first", True)]
+    assert site.asked[1:] == [(site.url + "/landing", False), (site.url + "/first", False)]
     assert attempt(phone, {"page": "current"}) == "config:ok"
 
 
@@ -621,7 +688,7 @@ def test_what_one_account_learns_of_the_phone_is_true_of_all(
     assert attempt(phone, {"appId": "wx-tea", "page": "landing"}) == "config:ok"
     assert attempt(phone, {"appId": "wx-books"}) == "config:ok"
     landing, first = (shop.url + path for path in ("/landing", "/first"))
-    assert shop.asked == [(landing, False), (first, True), (first, False)]
+    assert shop.asked == [(landing, False), (first, False), (first, False)]
     assert shop.accounts == ["wx-tea", "wx-tea", "wx-books"]
 
 

@@ -12,6 +12,7 @@ from flask import Flask, Response, render_template_string
 from flask_wxjsapi import WxJsApi
 from flask_wxjsapi.sandbox import Sandbox
 
+from ..conftest import wait_until
 from .conftest import Phone
 
 pytestmark = pytest.mark.browser
@@ -75,6 +76,16 @@ def site(
 ) -> Site:
     app, _ = make_app()
     return Site(app, sandbox, serve)
+
+
+def says(phone: Phone, text: str) -> None:
+    """Wait until the console has it."""
+
+    def said() -> bool:
+        phone.page.evaluate("0")  # lets what happened in the browser arrive here
+        return any(text in line for line in phone.console)
+
+    wait_until(said, what=f"the console says: {text}")
 
 
 def opened(phone: Phone, url: str) -> Any:
@@ -151,8 +162,8 @@ def test_no_jweixin_says_so(site: Site, open_phone: Callable[..., Phone]) -> Non
     phone = open_phone()
     phone.served.clear()
     phone.page.goto(site.url)
-    assert [line for line in phone.console if "WeChat's script could not be loaded" in line]
-    assert phone.blocked == ["res.wx.qq.com", "res2.wx.qq.com"]
+    says(phone, "WeChat's script could not be loaded")
+    assert phone.blocked == ["res.wx.qq.com", "res2.wx.qq.com"] * 2  # tried again
     assert all("wx is not defined" in error for error in phone.errors)  # the page's own call
 
 

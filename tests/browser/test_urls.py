@@ -137,6 +137,16 @@ class Fronts:
     def direct(self) -> Front:
         return self._serve(self._app), PATHS
 
+    def forgetful_server(self) -> Front:
+        """One that keeps nothing but what WSGI demands: the page says what its address is."""
+
+        def forget(environ: dict[str, Any], start_response: Any) -> Any:
+            for key in ("RAW_URI", "REQUEST_URI"):
+                del environ[key]
+            return self._app(environ, start_response)
+
+        return self._serve(forget), PATHS
+
     def default_port(self) -> Front:
         self._serve(self._app, PLAIN_PORT)
         return "http://plain.test", AWKWARD

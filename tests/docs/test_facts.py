@@ -6,8 +6,6 @@ import ast
 import contextlib
 import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +16,6 @@ import flask_wxjsapi
 from flask_wxjsapi import WxJsApi, sandbox
 from flask_wxjsapi.sandbox import Sandbox
 
-from ..conftest import require
 from . import inside
 from .pages import PAGES, READMES, ROOT
 from .words import ACCOUNT
@@ -177,20 +174,3 @@ def test_the_messages_quoted_on_a_page_are_the_codes(page: str) -> None:
     """What a Chinese page quotes in English, a reader will search for."""
     for quoted in re.findall(r"“([A-Za-z][ -~\n]{15,})”", read(page)):
         assert " ".join(quoted.split()) in source(), quoted
-
-
-@pytest.mark.slow
-def test_the_documentation_builds(tmp_path: Path) -> None:
-    """Sphinx has nothing to warn of, fetches nothing and shows nothing of what is hidden."""
-    if not importlib.util.find_spec("sphinx"):
-        require("sphinx", "no Sphinx: pip install -e .[docs]")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-    result = subprocess.run(
-        [*command, "-d", tmp_path / "trees", ROOT / "docs", tmp_path / "html"],
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "html" / "index.html").exists()
-    for path in (tmp_path / "html").rglob("*.html"):
-        assert not re.search(r"invisible-code|new_settings|phone_", path.read_text("utf-8")), path

@@ -87,7 +87,9 @@ class Words:
             inside.open_cache(app)
 
     @contextlib.contextmanager
-    def behind_a_proxy(self, browser: str, path: str = "/cart", prefix: str = "") -> Iterator[None]:
+    def behind_a_proxy(
+        self, browser: str, path: str = "/cart", prefix: str = "", address: str = ""
+    ) -> Iterator[None]:
         """The same, and it signs what a browser has that is in front of a proxy."""
         with self.new_settings() as app:
             yield
@@ -95,6 +97,7 @@ class Words:
         app.add_url_rule("/cart", view_func=lambda: wxjsapi.config())
         headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "example.com"}
         headers |= {"X-Forwarded-Prefix": prefix} if prefix else {}
+        headers |= {"X-Request-Uri": address} if address else {}
         self.phone_accepts(app.test_client().get(path, headers=headers).json or {}, browser)
 
     def stand_in(self, module: str, **names: Any) -> None:

@@ -23,6 +23,7 @@ HOSTS = "faults/test_hosts.py::test_"
 CREDENTIAL = "test_credential.py::test_"
 LEASE = "test_lease.py::test_"
 STORE = "test_store.py::test_"
+TARGET = "test_request_target.py::test_"
 TELLING = "test_telling.py::test_"
 
 #: A day of WeChat in each of its ways to repeat itself.
@@ -1705,6 +1706,69 @@ MUTANTS = [
         "_is_host_of",
         gives("f'.{host}'.endswith(entry)", "host.endswith(entry[1:])"),
         "test_views.py::test_page_hosts",
+    ),
+    Mutant(
+        "a raw form of another address is believed",
+        "_page/request_target.py",
+        "request_target",
+        gives("missing is not None", "True"),
+        f"{TARGET}a_raw_form_of_another_page_is_not_believed",
+    ),
+    Mutant(
+        "a path that a gateway has un-escaped passes for raw",
+        "_page/request_target.py",
+        "_path_of_event",
+        if_is("host", True),
+        f"{TARGET}a_raw_path_that_a_gateway_has_unescaped_is_not_taken_for_raw",
+    ),
+    Mutant(
+        "what eventlet keeps is not read",
+        "_page/request_target.py",
+        "_paths_kept_elsewhere",
+        gives("'RAW_PATH_INFO'", "'RAW_PATH'"),
+        f"{TARGET}what_a_server_keeps_elsewhere_is_taken",
+    ),
+    Mutant(
+        "a header is believed",
+        "_page/request_target.py",
+        "_paths_kept_elsewhere",
+        gives("'RAW_PATH_INFO'", "'HTTP_RAW_PATH_INFO'"),
+        f"{TARGET}nothing_kept_or_a_clients_word",
+    ),
+    Mutant(
+        "a doubtful address is told in a whisper",
+        "_page/request_target.py",
+        "_is_doubtful",
+        returns("False"),
+        f"{TARGET}a_path_with_two_ways_to_write_it_is_a_warning",
+    ),
+    Mutant(
+        "endpoints are on one host",
+        "_domains.py",
+        "every_domain",
+        returns("{}"),
+        "test_neighbours.py::test_endpoints_are_on_every_host",
+    ),
+    Mutant(
+        "url_for leaves the host",
+        "_domains.py",
+        "_domain",
+        returns("'elsewhere'"),
+        "test_neighbours.py::test_url_for_stays_on_the_host",
+    ),
+    Mutant(
+        "views have no name",
+        "_views.py",
+        "_named",
+        returns("partial(view, *args)"),
+        "test_neighbours.py::test_every_view_has_a_name",
+    ),
+    Mutant(
+        "what is no Flask is taken",
+        "_extension.py",
+        "WxJsApi.init_app",
+        if_is("isinstance", False),
+        "test_neighbours.py::test_what_is_no_flask_is_refused",
     ),
     Mutant(
         "the port does not count",

@@ -1,0 +1,1 @@
+"""Every server an app may run on: what each keeps of the address that a browser asked for."""
