@@ -24,7 +24,8 @@ TESTS = {
         "test_cache.py::test_planted_pickle_is_not_loaded",
         "faults/test_files.py::test_a_planted_pickle_is_not_loaded",
     ],
-    "a value of another type, or what is no JSON": [
+    "a value of another type, what is no JSON, or a directory in place of a file": [
+        "test_cache.py::test_what_is_no_file_is_put_aside",
         "test_cache.py::test_damaged_record_is_absent",
         "test_cache.py::test_record_of_another_redis_type_is_absent",
         "faults/test_redis.py::test_damage_under_our_keys_costs_cold_processes_one_call",
@@ -92,6 +93,9 @@ TESTS = {
     "a whole URL in place of the path, ``GET http://evil.example/``": [
         "test_url.py::test_absolute_form_never_gives_the_host",
     ],
+    "a path's prefix with a host in it, ``//evil.example``, which a proxy passes on": [
+        "test_extension.py::test_client_js_comes_from_the_own_host",
+    ],
     "a title or another argument of ``wx_script()`` with HTML in it": [
         "test_extension.py::test_hostile_share",
         "test_extension.py::test_hostile_title_through_a_template",
@@ -139,6 +143,10 @@ TESTS = {
     "accounts that are not there, where there is an :doc:`account_loader <accounts>`": [
         "test_account_loader.py::test_strangers_ask_the_loader_a_few_times_a_second",
         "faults/test_loader_faults.py::test_strangers_who_name_ever_other_accounts",
+    ],
+    "accounts that are there, one after the other": [
+        "test_account_loader.py::test_accounts_share_one_thread_and_are_kept_once_they_are_read",
+        "test_account_memory.py::test_the_thread_drops_what_nobody_has_read_for_a_day",
     ],
     "one account's signature for the pages of another": [
         "test_account_loader.py::test_the_endpoint_signs_for_each_account_on_its_hosts",

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import stat
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -222,7 +223,7 @@ class CacheServer(TicketServer):
             private_directory(self._directory)
 
     def _check_file(self, key: str) -> None:
-        """Before cachelib reads a file: it can be read, and has a whole head.
+        """Before cachelib reads a file: it is one, can be read, and has a whole head.
 
         One of another user (a command once run as root) would hold cachelib up for 16 s, and one
         without a whole head makes it log a traceback at every look. Nothing else that lies there is
@@ -232,10 +233,14 @@ class CacheServer(TicketServer):
             return
         path = Path(self._backend._get_filename(key))
         try:
-            size = path.stat().st_size - _HEAD
+            status = path.lstat()
         except FileNotFoundError:
             return
-        if 0 <= size <= _LARGEST:
+        size = status.st_size - _HEAD
+        if not stat.S_ISREG(status.st_mode):  # a directory could not even be replaced
+            path.rename(f"{path}{CACHELIB_SKIPS}")
+            self._report_damage(key, "no file")
+        elif 0 <= size <= _LARGEST:
             remove_unusable(path, os.R_OK)
         else:
             path.unlink(missing_ok=True)
