@@ -21,7 +21,9 @@ def describe(error: BaseException) -> str:
     last = _last(error.__traceback__)
     if _is_clean(error, last):
         return f"{name}: {' '.join(str(error).split())}"[:500]
-    cause = _system_cause(error) if isinstance(error, OSError) else _redis_code(error)
+    if code_word := _redis_code(error):  # where redis-py raises it helps nobody
+        return f"{name}: {code_word}"
+    cause = _system_cause(error) if isinstance(error, OSError) else ""
     told = f"{name}: {cause}" if cause else name
     if last is None:
         return told

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 from blinker import Namespace
-from flask import Flask
+from flask import Flask, request
 from flask.ctx import AppContext
 
 from ._account import Host
@@ -21,11 +23,18 @@ from ._settings import Settings
 from ._telling import tell
 from ._tools.cli import commands
 from ._views import blueprint, guard_signed_responses
+from .errors import SetupError
 
 L = TypeVar("L", bound=Loader)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _ENGINE = "wxjsapi.engine"  # likewise a key of app.extensions
+
+_PER_WORKER = (
+    "The server may have several worker processes, and each keeps its own ticket in memory: WeChat "
+    "is asked by each. They share one with CACHE_TYPE FileSystemCache or RedisCache. If it is "
+    'meant so, say WXJSAPI_CACHE={"CACHE_TYPE": "SimpleCache"}.'
+)
 
 _signals = Namespace()
 
@@ -38,6 +47,15 @@ ticket_refreshed = _signals.signal("wxjsapi-ticket-refreshed")
 ticket_refresh_failed = _signals.signal("wxjsapi-ticket-refresh-failed")
 
 _SIGNALS = {"refreshed": ticket_refreshed, "failed": ticket_refresh_failed}
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What is refused here is one line where a ``flask`` command loads the app."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise SetupError(str(error)) from None
 
 
 class WxJsApi(JsApi):
@@ -60,6 +78,7 @@ class WxJsApi(JsApi):
         if app is not None:
             self.init_app(app)
 
+    @_one_line()
     def init_app(self, app: Flask) -> None:
         """Register with an app. Opens no connection and starts no thread.
 
@@ -99,6 +118,7 @@ class WxJsApi(JsApi):
         # With the app, and not here, so that neither keeps the other: an app is found by one dict.
         accounts = others[self.name] = _open(app, settings, lambda: self._loader)
         registered[self.name] = self
+        app.extensions[self._at_hand] = accounts.at_hand
 
         if settings.has_account:
             own = accounts.own
@@ -209,8 +229,16 @@ def _open(app: Flask, settings: Settings, loader: Callable[[], Loader | None]) -
                 with app.app_context():
                     receiver(app, **facts)
             except Exception as error:
-                text = "A receiver of %s raised %s."
-                tell(40, text, signal.name, describe(error), event="receiver_failed")
+                tell(
+                    logging.ERROR,
+                    "A receiver of %s raised %s.",
+                    signal.name,
+                    describe(error),
+                    event="receiver_failed",
+                    account=facts["account"],
+                    app_id=facts["app_id"],
+                    kind=facts["kind"],
+                )
 
     def open_cache(caches: CacheSettings) -> CacheServer:
         return caches.open(the_app())
@@ -218,4 +246,28 @@ def _open(app: Flask, settings: Settings, loader: Callable[[], Loader | None]) -
     if _ENGINE not in app.extensions:
         app.extensions[_ENGINE] = Engine(app)
     host = Host(app.extensions[_ENGINE], context, open_cache, notify, lambda: the_app().testing)
-    return Accounts(settings, CacheSettings(app.config, settings.cache), host, loader)
+    caches = CacheSettings(app.config, settings.cache)
+    asks_wechat = settings.central_url is None and not settings.is_sandbox
+    if asks_wechat and settings.ticket_server is None:
+        app.before_request(_first_request(host.engine, lambda: caches.is_in_memory, settings.name))
+    return Accounts(settings, caches, host, loader)
+
+
+def _first_request(
+    engine: Engine, is_in_memory: Callable[[], bool], name: str
+) -> Callable[[], None]:
+    """Only a request tells what its server is like. The log has it, once in each process, where
+    there may be several without a cache in common.
+    """
+    is_first = True
+
+    def look() -> None:
+        nonlocal is_first
+        if not is_first:
+            return
+        is_first = False
+        if request.environ.get("wsgi.multiprocess") and is_in_memory():
+            aside = engine.runtime().tell_aside
+            aside(logging.WARNING, _PER_WORKER, event="cache_per_worker", account=name)
+
+    return look

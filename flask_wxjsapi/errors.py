@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from click import ClickException
 from werkzeug.exceptions import NotFound, ServiceUnavailable
 
 from ._platform import OFFIACCOUNT, WECOM
@@ -74,6 +75,16 @@ class UnknownAccount(WxJsApiError, NotFound):
         return str(self.description)
 
 
+class SetupError(ClickException, RuntimeError):
+    """The extension cannot be registered like that: a setting cannot be right, for example.
+
+    A ``RuntimeError``. Where a ``flask`` command loads the app it is one line, since it is a
+    ``ClickException`` as well; with an exit status that no monitor takes for a mere warning.
+    """
+
+    exit_code = 3
+
+
 @dataclass(frozen=True)
 class Reaction:
     """What an ``errcode`` asks of a person and of the engine.
@@ -93,6 +104,8 @@ class Reaction:
 #: How long a permanent error keeps everybody from asking again, in seconds.
 PERMANENT: Final = 900.0
 _HOUR: Final = 3600.0
+#: WeChat's number for a quota of the day that is used up.
+QUOTA_USED_UP: Final = 45009
 
 _CONSOLE = OFFIACCOUNT.console
 _SECRET = (
@@ -119,9 +132,14 @@ _GATEWAY = (
     "Look at WXJSAPI_API_BASE_URL."
 )
 _MINUTE = "Too many calls in this minute; the next attempt waits for a new one."
+#: Where WeChat says more about one answer of its own. WeCom has no rid.
+RID: Final = (
+    f"What WeChat knows of the rid in the message it tells for seven days: {_CONSOLE}, or POST "
+    "/cgi-bin/openapi/rid/get."
+)
 _BUSY = (
     "WeChat is busy; the request is retried automatically. If that lasts for hours, look at the IP "
-    "whitelist, and ask WeChat with the rid in the message."
+    f"whitelist. {RID}"
 )
 
 _CORP_SECRET = (
@@ -171,7 +189,7 @@ REACTIONS: Final[dict[int, Reaction]] = {
         PERMANENT,
     ),
     43002: Reaction(_GATEWAY, PERMANENT),
-    45009: Reaction(
+    QUOTA_USED_UP: Reaction(
         "The quota is used up; WeChat's starts anew at 00:00 Asia/Shanghai, WeCom's within an "
         "hour. Look for another program that asks without a cache.",
         PERMANENT,
@@ -240,6 +258,10 @@ REACTIONS: Final[dict[int, Reaction]] = {
 #: What is different in WeCom: what an errcode means there, or where a person mends it. What the
 #: engine does about it is the same.
 ADVICE_IN_WECOM: Final[dict[int, str]] = {
+    -1: (
+        "WeCom is busy; the request is retried automatically. If that lasts for hours, look at the "
+        "trusted IPs (企业可信IP) of the application."
+    ),
     40001: "The Secret is wrong. " + _CORP_SECRET,
     40013: "WXJSAPI_APP_ID is not a valid corp id. " + _CORP_SECRET,
     40014: _CORP_TOKEN,
@@ -306,7 +328,11 @@ ADVICE_WITH_PROVIDER: Final[dict[int, str]] = {
     ),
 }
 
-_UNKNOWN = Reaction("Look the code up in the list of global error codes (全局返回码).")
+_UNKNOWN = Reaction(f"Look the code up in the list of global error codes (全局返回码). {RID}")
+_UNKNOWN_IN_WECOM = (
+    "Look the code up in WeCom's list of global error codes (全局错误码): "
+    "open.work.weixin.qq.com/devtool/query."
+)
 
 
 def reaction(
@@ -321,7 +347,8 @@ def reaction(
     found = REACTIONS.get(errcode, _UNKNOWN)
     advice = found.advice
     if platform == WECOM.name:
-        advice = ADVICE_IN_WECOM.get(errcode, advice)
+        usual = _UNKNOWN_IN_WECOM if found is _UNKNOWN else advice
+        advice = ADVICE_IN_WECOM.get(errcode, usual)
     if with_provider:
         advice = ADVICE_WITH_PROVIDER.get(errcode, advice)
     return replace(found, advice=advice)

@@ -830,7 +830,7 @@ def test_commands_name_an_account(platform: Platform) -> None:
     status = run(args=["wxjsapi", "--app-id", ONE, "status", "--json"])
     assert json.loads(status.output)["account"] == "default"
     refreshed = run(args=["wxjsapi", "--app-id", ONE, "refresh"])
-    assert refreshed.exit_code == 0, refreshed.output
+    assert "Renewed" in refreshed.output
     signed = run(args=["wxjsapi", "--app-id", ONE, "sign", "--json", PAGE])
     start = signed.output.index("{")
     assert platform.judge(json.loads(signed.output[start:])) == "config:ok"
@@ -861,5 +861,5 @@ def test_commands_tell_of_a_loader_that_fails(platform: Platform) -> None:
     """With its cause."""
     platform.rows[ONE] = {"APP_SECRET": 7}
     result = platform.app.test_cli_runner().invoke(args=["wxjsapi", "--app-id", ONE, "status"])
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "APP_SECRET must be a string" in " ".join(result.output.split())

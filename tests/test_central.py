@@ -457,11 +457,12 @@ def test_nobody_answers() -> None:
 
 
 def test_refresh_of_a_client_says_what_it_did(
-    sandbox: Sandbox, central: tuple[Flask, WxJsApi]
+    sandbox: Sandbox, central: tuple[Flask, WxJsApi], tmp_path: Path
 ) -> None:
     """The ticket is the server's, and WeChat is asked there."""
     with served(central[0]) as url:
-        app, _ = client_app(url, sandbox.app_id)
+        files = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path)}
+        app, _ = client_app(url, sandbox.app_id, **files)
         result = app.test_cli_runner().invoke(args=["wxjsapi", "refresh"])
     assert result.exit_code == 0
     assert "It came from the central server; run refresh there" in result.output
@@ -618,11 +619,15 @@ def test_a_new_token_is_not_held_up_by_the_old_ones_back_off() -> None:
 
 
 def test_doctor_of_a_client(
-    sandbox: Sandbox, central: tuple[Flask, WxJsApi], caplog: pytest.LogCaptureFixture
+    sandbox: Sandbox,
+    central: tuple[Flask, WxJsApi],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     """The server is looked at, and takes it for nobody else; WeChat is left alone."""
     with served(central[0]) as url:
-        app, _ = client_app(url, sandbox.app_id)
+        files = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path)}
+        app, _ = client_app(url, sandbox.app_id, **files)
         result = app.test_cli_runner().invoke(args=["wxjsapi", "doctor"])
     assert result.exit_code == 0, result.output
     assert "The central server knows this app and has a ticket." in result.output
@@ -635,11 +640,11 @@ def test_doctor_of_a_client(
 def test_doctor_of_a_client_that_is_not_known(
     sandbox: Sandbox, central: tuple[Flask, WxJsApi]
 ) -> None:
-    """The error says which key to look at; the exit status is 1."""
+    """The error says which key to look at; the exit status is 2."""
     with served(central[0]) as url:
         app, _ = client_app(url, sandbox.app_id, WXJSAPI_CENTRAL_TOKEN="not-of-this-server")
         result = app.test_cli_runner().invoke(args=["wxjsapi", "doctor"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "CENTRAL_TOKEN" in result.output
     assert "not-of-this-server" not in result.output
 

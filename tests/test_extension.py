@@ -1350,6 +1350,42 @@ def test_receiver_that_raises(make_app: MakeApp, caplog: pytest.LogCaptureFixtur
     assert "wxjsapi-ticket-refreshed" in caplog.text
     assert "test_extension.py" in caplog.text
     assert "hunter2" not in caplog.text
+    told = [vars(record)["wxjsapi"] for record in caplog.records if "receiver" in record.message]
+    assert [facts["kind"] for facts in told] == [ACCESS_TOKEN, JSAPI_TICKET]
+    assert {facts["app_id"] for facts in told} == {app.config["WXJSAPI_APP_ID"]}
+
+
+# -- several workers
+
+
+@pytest.mark.parametrize(
+    ("config", "has_workers", "is_told"),
+    [
+        ({}, True, True),
+        ({"CACHE_TYPE": "SimpleCache"}, True, True),
+        ({}, False, False),
+        ({"WXJSAPI_CACHE": {"CACHE_TYPE": "SimpleCache"}}, True, False),
+        ({"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": "unused"}, True, False),
+    ],
+)
+def test_several_workers_without_a_cache_in_common_are_a_warning(
+    make_app: MakeApp,
+    caplog: pytest.LogCaptureFixture,
+    config: dict[str, Any],
+    has_workers: bool,
+    is_told: bool,
+) -> None:
+    """Once in each, as soon as a request tells that the server has them."""
+    app, _ = make_app(**config)
+    for _ in range(2):
+        app.test_client().get("/", environ_overrides={"wsgi.multiprocess": has_workers})
+
+    def is_told_by_now() -> bool:
+        return all(thread.name != "wxjsapi-aside" for thread in threading.enumerate())
+
+    wait_until(is_told_by_now, SOON)
+    told = [record.levelname for record in caplog.records if "several worker" in record.message]
+    assert told == ["WARNING"] * is_told
 
 
 # -- the background thread

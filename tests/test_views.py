@@ -478,7 +478,7 @@ def test_client_mjs(app: Flask) -> None:
 def test_client_types(app: Flask) -> None:
     """To be saved beside one's own sources."""
     response = get(app, "/wxjsapi/client.d.ts")
-    assert "export function config(options?: ConfigOptions)" in response.text
+    assert "export function config<" in response.text
 
 
 def test_a_jssdk_of_ones_own_has_no_spare_host(make_app: MakeApp) -> None:

@@ -74,8 +74,7 @@ class BackOff:
 
     @property
     def cause(self) -> object:
-        """What tells one failure from another: errmsg has a new request id every time."""
-        return getattr(self.error, "errcode", None) or str(self.error)
+        return cause_of(self.error)
 
     def blocks(self, now: float) -> bool:
         # One that seems further off than its own delay was written before a clock was put back.
@@ -116,6 +115,11 @@ class BackOff:
         if not is_ours or not (math.isfinite(since) and math.isfinite(retry_at)):
             return None
         return cls(min(failures, 1000), since, delay, retry_at, error)
+
+
+def cause_of(error: WxJsApiError) -> object:
+    """What tells one failure from another: errmsg has a new request id every time."""
+    return getattr(error, "errcode", None) or str(error)
 
 
 def _error_of(note: dict[str, Any]) -> WxJsApiError:

@@ -301,6 +301,16 @@ class Credentials:
             **known,
         )
 
+    def unseen(self, kind: str = JSAPI_TICKET) -> str | None:
+        """Why the last :meth:`status` does not tell what the store has; None if it does."""
+        if self.is_looking(kind):
+            return "The store did not answer in time."
+        return self.store.problem(kind, "read")
+
+    def is_looking(self, kind: str = JSAPI_TICKET) -> bool:
+        """Whether the look at the store of a :meth:`status` that is over hangs."""
+        return self.runtime.flight(self.holding.snapshot(kind)) is not None
+
 
 class _Known(TypedDict, total=False):
     issued_at: float

@@ -17,13 +17,17 @@
     updateTimelineShareData: "onMenuShareTimeline",
   };
 
+  const isOnPage = typeof document === "object"; // and not in Node, which renders pages
+  const agent = isOnPage ? navigator.userAgent : "";
+  const isInWeChat = /MicroMessenger/i.test(agent);
+  let queue = Promise.resolve();
+  if (!isOnPage) return { config: config };
+
   const home = own ? new URL(".", own).href : null; // the endpoint is beside this script
   const earlier = window.wxjsapi;
   if (earlier && typeof earlier.config === "function") // one queue for the page, see config()
     return { config: (options) => earlier.config(Object.assign({ endpoint: home }, options)) };
 
-  const agent = navigator.userAgent;
-  const isInWeChat = /MicroMessenger/i.test(agent);
   const isWeCom = /wxwork/i.test(agent);
   // WeCom has the older calls alone; WeChat on a desktop heeds them, and has the newer ones.
   const isOnDesktop = !isWeCom && /WindowsWechat|MacWechat/i.test(agent);
@@ -33,7 +37,6 @@
   let kind = /iPhone|iPad|iPod/.test(agent) && !isWeCom ? "landing" : "current";
   const navigation = performance.getEntriesByType && performance.getEntriesByType("navigation")[0];
   const landing = withoutHash((navigation && navigation.name) || location.href);
-  let queue = Promise.resolve();
   let policy = null;
 
   function addresses() {

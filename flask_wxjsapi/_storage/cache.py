@@ -325,11 +325,17 @@ class CacheSettings:
         """Equal for accounts that can share one cache, with its connections, as things are now."""
         return _Key(_frozen(_frameless(self._merged)))
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether each process keeps its own, though nobody has said that just this is wanted."""
+        backend = _backend(_frameless(self._merged)["CACHE_TYPE"])
+        is_asked_for = bool(self._overrides.get("CACHE_TYPE"))
+        return backend in (backends.NullCache, backends.SimpleCache) and not is_asked_for
+
     def open(self, app: Flask) -> CacheServer:
         """The cache, connected where its backend connects at once."""
         config, directory = _frameless(self._resolve)
-        is_memory = _backend(config["CACHE_TYPE"]) is backends.SimpleCache
-        if is_memory and not self._overrides.get("CACHE_TYPE"):
+        if self.is_in_memory:
             is_chosen = _backend(self._merged()["CACHE_TYPE"]) is backends.SimpleCache
             _tell_of_memory(app, is_chosen=is_chosen)
         if directory is not None:

@@ -63,7 +63,7 @@ class Part(Generic[S]):
         self._make = make
         self._context = context
         self._server: list[S] = []
-        self._failing: set[str] = set()  # uses
+        self._failing: dict[str, str] = {}  # use -> what the log says
         self._damaged: set[str] = set()  # keys
         self._forgets: set[str] = set()
 
@@ -103,19 +103,16 @@ class Part(Generic[S]):
             return
         facts = {"store": self.role, "use": use}
         if error is None:
-            self._failing.discard(use)
+            self._failing.pop(use, None)
             tell(logging.INFO, "%s can be %s again.", self.name, use, event="store_up", **facts)
             return
-        self._failing.add(use)
-        tell(
-            logging.WARNING,
-            "%s cannot be %s (%s). Pages go on with the ticket this process holds.",
-            self.name,
-            use,
-            describe(error),
-            event="store_down",
-            **facts,
-        )
+        self._failing[use] = f"{self.name} cannot be {use} ({describe(error).rstrip('.')})."
+        text = "%s Pages go on with the ticket this process holds."
+        tell(logging.WARNING, text, self._failing[use], event="store_down", **facts)
+
+    def problem(self, use: str) -> str | None:
+        """Why it cannot be used like that, in the words of the log; None if it could be lately."""
+        return self._failing.get(use)
 
     def checked(self, key: str, found: object, now: float) -> Credential | None:
         """What was found under a key, if it may be believed; else the log has it, once.
@@ -192,6 +189,11 @@ class Store:
         own = getattr(type(tickets), "lock", TicketServer.lock)
         is_of_host = cache.is_on_disk or not cache.has_common_lease
         return tickets is not None and own is TicketServer.lock and is_of_host
+
+    def problem(self, kind: str, use: str) -> str | None:
+        """As :meth:`Part.problem`, of what keeps a kind."""
+        part = self.cache if self.tickets is None or self.keeps_in_cache(kind) else self.tickets
+        return part.problem(use)
 
     def prepare(self) -> None:
         """Make the cache, if nothing was needed of it so far.

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import IO, Any
+from urllib.parse import quote
 
 import click
 from flask import current_app
@@ -18,16 +23,64 @@ from flask.cli import AppGroup
 from .._account import Account
 from .._accounts import ACCOUNTS, Accounts
 from .._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET
+from .._engine.reading import Status
 from .._page.config import whole_url
+from .._telling import logger
 from ..errors import TicketUnavailable, UnknownAccount, WxJsApiError
-from .diagnosis import diagnose
-from .doctor import alone, findings, masked, when, why
+from .diagnosis import Diagnosis, diagnose
+from .doctor import findings
+from .report import EXIT_STATUS, alone, masked, unseen, unshared, when, why, worst
 
 _ACCOUNT = "flask_wxjsapi.account"  # in click's meta
 _WIDTH = 80
 _AGENTS = "the agent's, which is for wx.agentConfig and right there"
 _CARDS = "the one for cards"
-_COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
+_COLORS = {"ok": "green", "warning": "yellow", "error": "red", "unknown": "magenta"}
+#: Events of the log that a command itself tells of.
+_TOLD = {
+    "cache_in_memory",
+    "loader_failed",
+    "refresh_failed",
+    "renewal_broke",
+    "renewal_hangs",
+    "store_down",
+    "store_up",
+}
+
+
+class _Unknown(click.ClickException):
+    exit_code = EXIT_STATUS["unknown"]
+
+
+class _Probe(click.Command):
+    """A command that a monitor calls: what keeps it from looking is unknown, and no mere warning,
+    which an exit status of 1 would be.
+    """
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _as_unknown():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _as_unknown():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _as_unknown() -> Iterator[None]:
+    try:
+        yield
+    except click.ClickException as error:
+        error.show()
+        raise click.exceptions.Exit(_Unknown.exit_code) from None
+
+
+class _Log(logging.Handler):
+    """What the log warns of, where the app has no handler for it: as the commands tell things."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "wxjsapi", {}).get("event") not in _TOLD:
+            _warn(record.getMessage())
 
 
 @click.group("wxjsapi", cls=AppGroup)
@@ -42,6 +95,18 @@ def commands(context: click.Context, account: str | None, app_id: str | None) ->
             stream.reconfigure(errors="replace")
     if os.environ.get("NO_COLOR"):
         context.color = False
+    if not logger.hasHandlers():  # else logging itself would say a second time what is told here
+        handler = _Log(logging.WARNING)
+        logger.addHandler(handler)
+        context.call_on_close(lambda: logger.removeHandler(handler))
+    context.call_on_close(_hear_the_last)  # before that
+
+
+def _hear_the_last() -> None:
+    """What a renewal tells the log and the signals, it tells when nobody waits for it any more."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(("wxjsapi-renewal-", "wxjsapi-aside")):
+            thread.join(1)  # it may hang, in what it tells or before
 
 
 def _account() -> Account:
@@ -72,6 +137,8 @@ def _account() -> Account:
 def _ticket(account: Account) -> str:
     value = account.ticket()
     account.status()  # Joins the renewal: the thread that saves would die with this process.
+    if reason := unshared(account):
+        _warn(f"Only this command has the ticket. {reason}")
     return value
 
 
@@ -79,7 +146,7 @@ def _ticket(account: Account) -> str:
 
 
 def _row(label: str, text: str, width: int = 9) -> None:
-    lines = textwrap.wrap(text, _WIDTH - width) or [""]
+    lines = textwrap.wrap(text, _WIDTH - width, break_on_hyphens=False) or [""]
     click.echo(click.style(label.ljust(width), fg=_COLORS.get(label)) + lines[0])
     for line in lines[1:]:
         click.echo(" " * width + line)
@@ -93,63 +160,89 @@ def _warn(text: str) -> None:
     click.echo(click.wrap_text(text, _WIDTH), err=True)
 
 
+def _error(text: str) -> click.ClickException:
+    return click.ClickException(click.wrap_text(text, _WIDTH - 8))
+
+
 def _failure(error: WxJsApiError) -> click.ClickException:
-    return click.ClickException(click.wrap_text(why(error), _WIDTH - 8))
+    return _error(why(error))
+
+
+def _print_json(account: Account, facts: Mapping[str, object]) -> None:
+    about = {"account": account.settings.name, "app_id": masked(account.settings.app_id)}
+    click.echo(json.dumps({**about, **facts}, indent=2, ensure_ascii=False))
+
+
+def _exit(level: str) -> None:
+    if level != "ok":
+        raise click.exceptions.Exit(EXIT_STATUS[level])
 
 
 # -- the commands ----------------------------------------------------------------------------------
 
 
-@commands.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs; times are Unix times.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+@commands.command(cls=_Probe)
+@_as_json
 def status(as_json: bool) -> None:
     """Show the ticket's state, without asking WeChat.
 
-    The exit status is 1 when no valid ticket is to be seen.
+    The exit status is a monitoring plugin's: 0 for a valid ticket, 1 for one that is to be renewed
+    while renewals fail, 2 for none, 3 where that cannot be seen.
     """
     account = _account()
-    found, note = account.status(), alone(account)
-    shown = _seen(found.state, note)
-    facts: dict[str, Any] = {
-        "account": account.settings.name,
-        "app_id": masked(account.settings.app_id),
-    }
-    facts = asdict(found) | facts | {"state": shown, "note": note}
-    del facts["refreshed_by"]  # never this process
-    if account.settings.agent_id is not None:
-        agent = account.credentials.status(AGENT_TICKET)
-        facts["agent"] = {"state": _seen(agent.state, note), "last_error": agent.last_error}
+    found = account.status()
+    state, level, reason = _judged(account, found)
+    facts: dict[str, Any] = {"level": level, "reason": reason} | asdict(found)
+    facts |= {"state": state, "agent": _agent(account)}
+    del facts["refreshed_by"], facts["app_id"]  # never this process; in full
     if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        _print_json(account, facts)
     else:
-        _show_status(facts)
-    if shown not in ("fresh", "stale"):
-        raise click.exceptions.Exit(1)
+        _show_status(account, facts)
+    _exit(level)
 
 
-def _seen(state: str, note: str | None) -> str:
-    """What may be said of a state: a process that is alone does not see the others'."""
-    return "unknown" if note and state == "invalid" else state
+def _judged(account: Account, found: Status) -> tuple[str, str, str | None]:
+    """The state that is shown, how bad that is, and why."""
+    if found.state == "invalid":
+        if hidden := unseen(account):
+            return "unknown", "unknown", hidden
+        ended = "It has ended." if found.expires_at else "There is none in the store."
+        return "invalid", "error", found.last_error or ended
+    if found.state == "stale" and found.last_error:
+        return "stale", "warning", found.last_error
+    # Of a ticket server: whether renewals fail is in the cache.
+    problem = account.credentials.store.problem(ACCESS_TOKEN, "read")
+    return found.state, "warning" if problem else "ok", problem
 
 
-def _show_status(facts: dict[str, Any]) -> None:
-    state = facts["state"]
-    if state == "invalid" and not facts["issued_at"]:
-        state = "invalid, since none was fetched yet"
-    rows = {"Account": f"{facts['account']} ({facts['app_id']})", "Ticket": state}
+def _agent(account: Account) -> dict[str, str | None] | None:
+    if account.settings.agent_id is None:
+        return None
+    found = account.credentials.status(AGENT_TICKET)
+    is_unknown = found.state == "invalid" and unseen(account, AGENT_TICKET)
+    return {"state": "unknown" if is_unknown else found.state, "last_error": found.last_error}
+
+
+def _show_status(account: Account, facts: dict[str, Any]) -> None:
+    settings = account.settings
+    rows = {"Account": f"{settings.name} ({masked(settings.app_id)})", "Ticket": facts["state"]}
     times = {"Issued": "issued_at", "Expires": "expires_at", "Renewal": "refresh_at"}
     rows |= {label: when(facts[name]) for label, name in times.items() if facts[name]}
     if facts["last_error"]:
         rows["Last error"] = facts["last_error"]
     if facts["retry_at"]:
         rows["Next try"] = when(facts["retry_at"])
-    if agent := facts.get("agent"):
+    if agent := facts["agent"]:
         is_new = agent["last_error"] and agent["last_error"] != facts["last_error"]
         rows["Agent's"] = f"{agent['state']}. {agent['last_error']}" if is_new else agent["state"]
-    if facts["note"]:
-        rows["Note"] = facts["note"]
+    if facts["reason"] != facts["last_error"]:
+        rows["Note"] = facts["reason"]
     for label, text in rows.items():
-        _row(label, text, 12)
+        _row(label, text or "", 12)
 
 
 @commands.command()
@@ -166,16 +259,24 @@ def ticket() -> None:
 
 @commands.command()
 def refresh() -> None:
-    """Renew the ticket now, for all processes."""
+    """Renew the ticket now, for all processes.
+
+    The exit status is 1 if that failed, and if no other process has the new ticket.
+    """
     account = _account()
     before = account.status().issued_at
-    if note := alone(account):
-        _warn(note)
     try:
         length = len(account.refresh())
+    except TicketUnavailable as error:
+        if error.__cause__ is None:
+            raise _failure(error) from None
+        asked = "Nothing was asked: the last refresh is less than 10 s ago. It failed."
+        raise _error(f"{asked} {why(error)}") from None
     except WxJsApiError as error:
         raise _failure(error) from None
     found = account.status()
+    if reason := unshared(account):
+        raise _error(f"Renewed for this command only. {reason}")
     if found.issued_at == before:
         click.echo("Nothing was asked: the last refresh is less than 10 s ago.")
     else:
@@ -208,26 +309,60 @@ def sign(url: str, as_json: bool) -> None:
 @click.option("--timestamp", help="Likewise.")
 @click.option("--signature", help="Likewise.")
 @click.option("--config", type=click.File(), help="These three in a file of JSON; - is stdin.")
-@click.option("--ticket", "given", help="A ticket that may have signed.")
+@click.option("--ticket", "given", help="A ticket that may have signed; - asks, or reads stdin.")
+@click.option(
+    "--real-auth-url", "compared", help="realAuthUrl of WeChat's answer, where there is one."
+)
 @click.option("--lang", type=click.Choice(["en", "zh", "both"]), default="both")
+@_as_json
 def verify(
-    url: str, config: IO[str] | None, given: str | None, lang: str, **values: str | None
+    url: str,
+    config: IO[str] | None,
+    given: str | None,
+    compared: str | None,
+    lang: str,
+    as_json: bool,
+    **values: str | None,
 ) -> None:
     """Find out why WeChat says "invalid signature" on the page at URL.
 
-    URL is location.href in the browser, in quotes. The exit status is 0 if the signature is right.
+    URL is location.href in the browser, in quotes. The exit status is 0 if the signature is right,
+    1 if a mistake was found, 3 if none was found or there is no ticket to compare with.
     """
+    if given == "-" and config is not None and config.name == "<stdin>":
+        raise click.UsageError("Only one of --config and --ticket can be read from stdin.")
     names = {"nonce": "nonceStr", "timestamp": "timestamp", "signature": "signature"}
     page = _read_config(config) if config else {}
     pasted = [values[name] or page.get(js) or _ask(name, js) for name, js in names.items()]
-    right, others = _candidates(_account(), given)
+    account = _account()
+    right, others = _candidates(account, _secret(given))
     try:
         found = diagnose(
-            url=url, noncestr=pasted[0], timestamp=pasted[1], signature=pasted[2],
+            url=compared or url, noncestr=pasted[0], timestamp=pasted[1], signature=pasted[2],
             ticket=right, others=others,
+            addresses={"compared": [url.partition("#")[0]], "request": _addresses(url)},
         )  # fmt: skip
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    if as_json:
+        said = {"reason": found.english, "reason_zh": found.chinese}
+        _print_json(account, {"cause": found.cause, **said, "signed": found.signed})
+    else:
+        _show_diagnosis(found, lang)
+    _exit({"valid": "ok", "unknown": "unknown"}.get(found.cause, "warning"))
+
+
+def _addresses(page: str) -> Iterator[str]:
+    """Where the views of the app are that a page on the same host may have its config from."""
+    origin = "/".join(page.split("/")[:3])
+    sent = f"?url={quote(page.partition('#')[0], safe='')}"
+    for rule in current_app.url_map.iter_rules():
+        if not rule.arguments:
+            for query in ("", sent):
+                yield f"{origin}{rule.rule}{query}"
+
+
+def _show_diagnosis(found: Diagnosis, lang: str) -> None:
     _row("Cause", found.cause)
     if found.signed:
         click.echo(f"Signed   {found.signed}")  # in one piece, to be compared
@@ -235,8 +370,17 @@ def verify(
         _row("", found.english)
     if lang != "en":
         click.echo(f"{'':9}{found.chinese}")
-    if found.cause != "valid":
-        raise click.exceptions.Exit(1)
+
+
+def _secret(given: str | None) -> str | None:
+    """A secret of the command line: what stands there, all users of the machine can read."""
+    if given != "-":
+        if given is not None:
+            _warn("The list of processes shows --ticket to all users here: use --ticket - instead.")
+        return given
+    if _is_terminal(sys.stdin):
+        return str(click.prompt("Ticket", hide_input=True, err=True))
+    return sys.stdin.readline().strip()
 
 
 def _read_config(file: IO[str]) -> dict[str, str]:
@@ -255,18 +399,20 @@ def _ask(name: str, label: str) -> str:
 def _candidates(account: Account, given: str | None) -> tuple[str, dict[str, str]]:
     """The ticket that should have signed, and what else may have."""
     others: dict[str, str] = {}
-    note = alone(account)
-    if note and given is not None:
+    account.status()  # looks
+    hidden = unseen(account)
+    if hidden and given is not None:
         return given, {}  # of the server's process, which this one knows nothing of
+    if hidden and alone(account) is None:  # to ask WeChat for another one would be of no use
+        raise _cannot_compare(hidden)
     try:
         right = account.ticket()
     except WxJsApiError as error:
         if given is None:
-            _warn("There is no ticket to compare with: pass --ticket.")
-            raise _failure(error) from None
+            raise _cannot_compare(why(error)) from None
         right = given
-    if note:
-        _warn(f"{note} A page of theirs may be signed with another ticket: pass --ticket.")
+    if hidden:
+        _warn(f"{hidden} A page of theirs may be signed with another ticket: pass --ticket.")
     if given is not None:
         others["the one given as --ticket"] = given
     labels = {ACCESS_TOKEN: "access_token", AGENT_TICKET: _AGENTS, CARD_TICKET: _CARDS}
@@ -277,16 +423,29 @@ def _candidates(account: Account, given: str | None) -> tuple[str, dict[str, str
     return right, others
 
 
-@commands.command()
-def doctor() -> None:
+def _cannot_compare(reason: str) -> click.ClickException:
+    _warn("There is no ticket to compare with: pass --ticket.")
+    return _Unknown(click.wrap_text(reason, _WIDTH - 8))
+
+
+@commands.command(cls=_Probe)
+@_as_json
+def doctor(as_json: bool) -> None:
     """Check settings, cache and WeChat; say what to do.
 
-    The exit status is 1 if there is an error. It never spends what is scarce: no forced refresh, no
-    clear_quota, and a ticket is asked for only where there is none.
+    The exit status is that of the worst line: 1 for a warning, 2 for an error, 3 where the ticket
+    cannot be seen. It never spends what is scarce: no forced refresh, no clear_quota, and a ticket
+    is asked for only where there is none.
     """
-    worst = False
-    for level, text in findings(_account()):
-        _row(level, text)
-        worst = worst or level == "error"
-    if worst:
-        raise click.exceptions.Exit(1)
+    account = _account()
+    found = []
+    for level, text in findings(account):
+        found.append({"level": level, "text": text})
+        if not as_json:
+            _row(level, text)
+    level = worst(finding["level"] for finding in found)
+    if as_json:
+        worst_ones = (one["text"] for one in found if one["level"] == level)
+        reason = None if level == "ok" else next(worst_ones)
+        _print_json(account, {"level": level, "reason": reason, "findings": found})
+    _exit(level)

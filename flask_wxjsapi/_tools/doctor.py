@@ -3,48 +3,78 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import warnings
 from collections.abc import Generator, Iterator
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from .._account import Account
 from .._credential import ACCESS_TOKEN, AGENT_TICKET, JSAPI_TICKET, Credential
+from .._engine.back_off import BackOff, cause_of, latest
+from .._engine.reading import Status
 from .._error_text import describe
 from .._loopback import is_loopback
+from .._page import servers
 from .._settings import JSSDK_HOSTS, Settings
 from .._storage.server import TicketServer
 from .._storage.store import Part
 from .._upstream.wechat import WeChat
-from ..errors import TicketUnavailable, WxJsApiError
+from ..errors import QUOTA_USED_UP, RID, WeChatAPIError, WxJsApiError
+from .report import ALONE, EMBEDDED, alone, masked, unseen, when, why
 
-Finding = tuple[str, str]  # "ok", "warning" or "error", and a text
+Finding = tuple[str, str]  # "ok", "warning", "error" or "unknown", and a text
 
-_ALONE = (
-    "CACHE_TYPE is SimpleCache: each process keeps its own ticket; this command cannot see theirs."
-)
-_EMBEDDED = (
-    'API_BASE_URL is "sandbox": each process has a WeChat of its own; this command cannot see '
-    "the server's."
-)
 _SKEW = 30.0  # seconds a clock may be off before it is said
 
 
+@dataclass
+class _Seen:
+    """What the findings so far have shown.
+
+    :param can_save: what is fetched would be there for the other processes.
+    :param can_ask: a ticket can be asked for.
+    :param works: the kinds that were just fetched.
+    :param calls_left: of the day's quota for tickets; None if it is not known.
+    :param causes: what was told already, as :attr:`BackOff.cause` has it.
+    """
+
+    can_save: bool = False
+    can_ask: bool = False
+    works: set[str] = field(default_factory=set)
+    calls_left: int | None = None
+    causes: set[object] = field(default_factory=set)
+
+    def fault(self, error: WxJsApiError, text: str) -> Finding:
+        self.causes.add(cause_of(error))
+        return "error", text
+
+    def is_mended(self, kind: str, back_off: BackOff) -> bool:
+        """Whether what failed then has just worked."""
+        if back_off.cause == QUOTA_USED_UP and kind != ACCESS_TOKEN:
+            return bool(self.calls_left)
+        return kind in self.works
+
+
 def findings(account: Account) -> Iterator[Finding]:
-    yield from _on_settings(account.settings)
-    yield from _on_store(account)
-    can_ask = False
-    if (yield from _on_host(account)):
-        if account.settings.central_url is not None:
-            can_ask = yield from _on_central(account)
-        elif token := (yield from _on_token(account)):
-            can_ask = True
-            yield from _on_api(account, token)
-    yield from _on_ticket(account, JSAPI_TICKET, can_ask)
-    if account.settings.agent_id is not None and can_ask:
-        yield from _on_ticket(account, AGENT_TICKET, can_ask)
+    has_rid = False
+    for level, text in _findings(account):
+        has_rid |= " rid: " in text and RID not in text
+        yield level, text
+    if has_rid:
+        yield "ok", RID
+
+
+def _findings(account: Account) -> Iterator[Finding]:
+    settings, seen = account.settings, _Seen()
+    yield from _on_settings(settings)
+    yield from _on_store(account, seen)
+    yield from _on_upstream(account, seen)
+    yield from _on_ticket(account, JSAPI_TICKET, seen)
+    if settings.agent_id is not None and seen.can_ask:
+        yield from _on_ticket(account, AGENT_TICKET, seen)
 
 
 def _on_settings(settings: Settings) -> Iterator[Finding]:
@@ -56,7 +86,7 @@ def _on_settings(settings: Settings) -> Iterator[Finding]:
             text = "CENTRAL_URL is plain http: anybody on the way can read token and ticket."
             yield "warning", f"{prefix}{text} Use https."
     elif settings.is_sandbox:
-        yield "warning", _EMBEDDED
+        yield "warning", EMBEDDED
     elif is_loopback(base_url):
         yield "ok", f"{prefix}API_BASE_URL is a sandbox on this machine, not WeChat."
     else:
@@ -78,9 +108,30 @@ def _on_settings(settings: Settings) -> Iterator[Finding]:
         yield "warning", f"{prefix}PUBLIC_ORIGIN is {origin}: is that what browsers show?"
     else:
         yield "ok", f"Pages are signed with {origin}."
+    if advice := servers.advice():
+        yield "ok", advice
 
 
-def _on_store(account: Account) -> Iterator[Finding]:
+#: What Redis says -> what to do about it.
+_HINTS = {
+    "LOADING": "It is starting: wait.",
+    "MISCONF": "It cannot save to its disk: look at its log.",
+    "NOAUTH": "It wants a password: CACHE_REDIS_PASSWORD, or one in CACHE_REDIS_URL.",
+    "NOPERM": "Its user may not do this: allow it the keys ~~wxjsapi:* (docs: caches).",
+    "OOM": "It is full: raise its maxmemory, or let it evict.",
+    "READONLY": "It is a replica: name the master, or its Sentinels.",
+    "WRONGPASS": "Compare user and password with Redis's own.",
+}
+
+
+def _hint(problem: str) -> str:
+    found = re.search(r"\b[A-Z]{3,}\b", problem)
+    return _HINTS.get(
+        found[0] if found else "", "Look whether it is up, then at CACHE_TYPE and its keys."
+    )
+
+
+def _on_store(account: Account, seen: _Seen) -> Iterator[Finding]:
     credentials = account.credentials
     store = credentials.store
     try:
@@ -92,10 +143,12 @@ def _on_store(account: Account) -> Iterator[Finding]:
         cache.delete(key)
     except Exception as error:
         problem = describe(error).rstrip(".")
-        yield "error", f"The cache does not work: {problem}. Check CACHE_TYPE and its keys."
+        yield "error", f"The cache does not work: {problem}. {_hint(problem)}"
         return
+    seen.can_save = True
     if cache.is_private:
-        yield "warning", f"{_ALONE} Several processes share one with FileSystemCache or RedisCache."
+        text = "Several workers share one with FileSystemCache or RedisCache."
+        yield "warning", f"{ALONE} {text}"
     else:
         yield "ok", f"{cache.description}: written and read back."
     if store.tickets is not None:
@@ -106,6 +159,10 @@ def _on_store(account: Account) -> Iterator[Finding]:
 
 def _on_ticket_server(tickets: Part[TicketServer], account: Account) -> Iterator[Finding]:
     keys = account.credentials.holding.keys
+    account.status()
+    if account.credentials.is_looking():  # nor would it return here
+        yield "error", f"find() of {_lowered(tickets.name)} does not return: give it a timeout."
+        return
 
     def find_all(server: TicketServer) -> list[object]:
         return [server.find(keys.of(kind)) for kind in account.settings.ticket_kinds]
@@ -134,7 +191,6 @@ def _lowered(name: str) -> str:
 _LEASE_FINDINGS: dict[str, Finding] = {
     "refused": ("ok", "The lease keeps a second process from renewing at the same time."),
     "taken": ("error", "Two processes get the lease at once: each would ask WeChat for itself."),
-    "broken": ("error", "The lease cannot be taken; the log says why."),
     "unknown": ("warning", "Whether the lease keeps a second process out could not be tried."),
 }
 
@@ -148,7 +204,11 @@ def _on_lease(account: Account) -> Iterator[Finding]:
         answer = _second_process(account) if session.has_lease else "broken"
     finally:
         session.release_lease()
-    yield _LEASE_FINDINGS[answer]
+    if answer == "broken":
+        problem = account.credentials.store.cache.problem("leased") or "the log says why."
+        yield "error", f"The lease cannot be taken: {problem}"
+    else:
+        yield _LEASE_FINDINGS[answer]
 
 
 def _second_process(account: Account) -> str:
@@ -176,22 +236,31 @@ def _want_lease(account: Account) -> None:  # pragma: no cover - runs in a forke
     raise SystemExit(code)
 
 
-def _on_host(account: Account) -> Generator[Finding, None, bool]:
-    """Whether WeChat answers, and what time it has."""
+def _on_upstream(account: Account, seen: _Seen) -> Iterator[Finding]:
+    """WeChat, or the central server in its place."""
     try:
         header = account.api.date(account.settings.refresh_timeout)
     except WxJsApiError as error:
-        yield "error", f"{error} Look at DNS, proxy, firewall and certificates of this host."
-        return False
-    whose = f"{_upstream_name(account.settings)}'s"
+        text = f"{error} Look at DNS, proxy, firewall and certificates of this host."
+        yield seen.fault(error, text)
+        return
+    yield from _on_clock(account.settings, header)
+    if account.settings.central_url is not None:
+        yield from _on_central(account, seen)
+    elif token := (yield from _on_token(account, seen)):
+        seen.can_ask = True
+        yield from _on_api(account, token, seen)
+
+
+def _on_clock(settings: Settings, header: str) -> Iterator[Finding]:
+    whose = f"{_upstream_name(settings)}'s"
     yield "ok", f"Something answers at {whose} address."
     try:
         skew = time.time() - parsedate_to_datetime(header).timestamp()
     except (ValueError, OverflowError):
-        return True
+        return
     if abs(skew) > _SKEW:
         yield "warning", f"This host's clock is {skew:+.0f} s off {whose}: use NTP."
-    return True
 
 
 def _upstream_name(settings: Settings) -> str:
@@ -200,24 +269,35 @@ def _upstream_name(settings: Settings) -> str:
     return settings.platform.title
 
 
-def _on_central(account: Account) -> Generator[Finding, None, bool]:
+def _fetch(account: Account, kind: str, seen: _Seen) -> Credential:
+    """Ask for one, and keep it from nobody: it is not saved.
+
+    :raises WxJsApiError: as the upstream does.
+    """
+    timeout = account.settings.refresh_timeout
+    upstream = account.credentials.holding.upstream
+    found = upstream.fetch(kind, parent=None, rejected=None, timeout=timeout)
+    seen.works.add(kind)
+    return found
+
+
+def _on_central(account: Account, seen: _Seen) -> Iterator[Finding]:
     """Whether the central server gives a ticket to this app."""
     try:
-        account.credentials.holding.upstream.fetch(
-            JSAPI_TICKET, parent=None, rejected=None, timeout=account.settings.refresh_timeout
-        )
+        _fetch(account, JSAPI_TICKET, seen)
     except WxJsApiError as error:
-        yield "error", str(error)
-        return False
+        yield seen.fault(error, str(error))
+        return
+    seen.can_ask = True
     yield "ok", "The central server knows this app and has a ticket."
-    return True
 
 
-def _on_token(account: Account) -> Generator[Finding, None, str | None]:
+def _on_token(account: Account, seen: _Seen) -> Generator[Finding, None, str | None]:
     """A token to ask with, got in a way that takes nobody else's away."""
     settings = account.settings
     call = settings.platform.token_calls[settings.token_endpoint]
-    if call.ends_others and settings.access_token_provider is None:
+    has_provider = settings.access_token_provider is not None
+    if call.ends_others and not has_provider:
         stored = account.credentials.stored(ACCESS_TOKEN)
         if stored is not None and time.time() < stored.usable_until:
             return stored.value
@@ -225,17 +305,18 @@ def _on_token(account: Account) -> Generator[Finding, None, str | None]:
         yield "warning", f"{text} To try it, run refresh."
         return None
     try:
-        token: str = account.credentials.holding.upstream.fetch(
-            ACCESS_TOKEN, parent=None, rejected=None, timeout=settings.refresh_timeout
-        ).value
+        token = _fetch(account, ACCESS_TOKEN, seen).value
     except WxJsApiError as error:
-        yield "error", f"No access token: {error}"
+        yield seen.fault(error, f"No access token: {error}")
         return None
-    yield "ok", "There is an access token: AppID, secret and IP address are accepted."
+    if has_provider:
+        yield "ok", "WXJSAPI_ACCESS_TOKEN_PROVIDER was asked for a token, and gave one."
+    else:
+        yield "ok", "A token was asked for: AppID, secret and IP address are accepted."
     return token
 
 
-def _on_api(account: Account, token: str) -> Iterator[Finding]:
+def _on_api(account: Account, token: str, seen: _Seen) -> Iterator[Finding]:
     if not isinstance(account.api, WeChat):  # a central server has no such calls
         return
     api = account.api
@@ -243,7 +324,7 @@ def _on_api(account: Account, token: str) -> Iterator[Finding]:
     try:
         api.ask("GET", "/cgi-bin/get_api_domain_ip", token, timeout)
     except WxJsApiError as error:
-        yield "error", f"The token is not accepted: {error}"
+        yield seen.fault(error, f"The token is not accepted: {error}")
         return
     yield "ok", f"{_upstream_name(account.settings)} accepts the token."
     path = account.settings.platform.quota_path
@@ -259,64 +340,59 @@ def _on_api(account: Account, token: str) -> Iterator[Finding]:
     except (KeyError, TypeError, ValueError):
         yield "warning", "The quota of tickets is not known: an answer of another form."
     else:
+        seen.calls_left = left
         level = "error" if left <= 0 else "warning" if left < limit / 10 else "ok"
         yield level, f"{left} of {limit} ticket calls are left today."
 
 
-def _on_ticket(account: Account, kind: str, can_ask: bool) -> Iterator[Finding]:
+def _on_ticket(account: Account, kind: str, seen: _Seen) -> Iterator[Finding]:
     """A ticket, and the back-off; one is asked for where there is none."""
     name = "ticket" if kind == JSAPI_TICKET else "ticket of the agent"
     found = account.credentials.status(kind)
+    if alone(account) is None and (reason := unseen(account, kind)):
+        yield "unknown", f"Whether there is a valid {name} is not known. {reason}"
+        return
     if found.retry_at is not None:
-        level = "error" if found.state == "invalid" else "warning"
-        yield level, f"Nothing is asked until {when(found.retry_at)}. {found.last_error}"
-        yield "ok", "Once that is mended, flask wxjsapi refresh tries at once."
-        return
-    try:
-        if found.state == "invalid" and can_ask:
+        yield _of_back_off(account, kind, found, seen)
+    elif found.state == "invalid" and seen.can_ask and seen.can_save:
+        try:
             account.credentials.get(kind)
-            found = account.credentials.status(kind)
-    except WxJsApiError as error:
-        yield "error", f"No {name}: {why(error)}"
-        return
-    if found.state != "invalid" and found.expires_at is not None:
-        yield "ok", f"The {name} is {found.state} and expires {when(found.expires_at)}."
-    else:
-        yield "error", f"There is no valid {name}."
+        except WxJsApiError as error:
+            yield "error", f"A {name} was asked for in vain. {why(error)}"
+            return
+        found = account.credentials.status(kind)
+        whose = (
+            "Nobody but this command has it." if alone(account) else "All processes have it now."
+        )
+        yield "ok", f"A {name} was asked for, since there was none to be seen. {whose}"
+    yield _of_state(found, name)
 
 
-# -- what the other commands need as well ----------------------------------------------------------
+def _of_state(found: Status, name: str) -> Finding:
+    if found.state == "invalid" or found.expires_at is None:
+        return "error", f"There is no valid {name}."
+    text = f"The {name} is {found.state} and expires {when(found.expires_at)}."
+    return "warning" if found.state == "stale" and found.last_error else "ok", text
 
 
-def alone(account: Account) -> str | None:
-    """Why this process cannot see what the app's others keep, if it cannot."""
-    if account.settings.is_sandbox:
-        return _EMBEDDED
-    try:
-        is_private = account.credentials.store.is_private
-    except Exception:  # of a backend that connects when it is made; the log has it from status()
-        return None
-    return _ALONE if is_private else None
-
-
-def why(error: WxJsApiError) -> str:
-    """What went wrong, where a :class:`TicketUnavailable` only says that something did."""
-    if isinstance(error, TicketUnavailable):
-        return str(error.__cause__ or error.description)
-    return str(error)
-
-
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(int(abs(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
-    return f"in {text}" if seconds >= 0 else f"{text} ago"
-
-
-def when(at: float) -> str:
-    local = datetime.fromtimestamp(at, UTC).astimezone()
-    return f"{local:%Y-%m-%d %H:%M:%S %z}, {_span(at - time.time())}"
-
-
-def masked(app_id: str) -> str:
-    return f"{app_id[:4]}…{app_id[-4:]}" if len(app_id) > 10 else "…"
+def _of_back_off(account: Account, kind: str, found: Status, seen: _Seen) -> Finding:
+    """Why nothing is asked just now. What was told is not told again: WeChat's text has another
+    request id each time.
+    """
+    holding = account.credentials.holding
+    chain = holding.chain(holding.snapshot(kind))
+    back_off = latest(needed.back_off for needed in chain)
+    pause = f"Nothing is asked until {when(found.retry_at or 0)}"
+    level = "error" if found.state == "invalid" else "warning"
+    if back_off is None:  # pragma: no cover - it would have no retry_at
+        return level, f"{pause}."
+    failed = next(needed.kind for needed in chain if needed.back_off is back_off)
+    if seen.is_mended(failed, back_off):
+        error = back_off.error
+        code = f" with {error.errcode}" if isinstance(error, WeChatAPIError) else ""
+        text = f"The last attempt failed{code}; that is mended by now."
+        return "ok", f"{text} {pause}: flask wxjsapi refresh asks at once."
+    after = "once that is mended, flask wxjsapi refresh asks at once."
+    if back_off.cause in seen.causes:
+        return level, f"{pause}; {after}"
+    return level, f"The last attempt failed. {back_off.error} {pause}; {after}"

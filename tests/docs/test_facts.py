@@ -28,7 +28,8 @@ def read(page: str) -> str:
 
 
 def source() -> str:
-    return "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    files = (path for form in ("*.py", "client.js") for path in PACKAGE.rglob(form))
+    return "".join(path.read_text(encoding="utf-8") for path in files)
 
 
 def test_every_setting_is_described_and_no_other() -> None:
@@ -151,14 +152,29 @@ def test_the_stored_keys_are_those_in_the_table(monkeypatch: pytest.MonkeyPatch)
     assert set(re.findall(r"^``([a-z_.]+)``", table, re.M)) == names
 
 
+def events() -> set[tuple[str, str]]:
+    """What the code tells the log, each with its level."""
+    found: set[tuple[str, str]] = set()
+    files = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
+    calls = [node for file in files for node in ast.walk(file) if isinstance(node, ast.Call)]
+    for call in calls:
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        level = ast.unparse(call.args[0]) if "event" in keywords else ast.unparse(call.func)
+        event = keywords.get("event") or "".join(
+            re.findall(r"'event': ('\w+')", keywords.get("extra", ""))
+        )
+        found |= {
+            (name, level.rpartition(".")[2].upper()) for name in re.findall(r"'(\w+)'", event)
+        }
+    return found
+
+
 def test_every_event_of_the_log_is_in_the_table() -> None:
-    """Whoever filters the log finds each event described."""
-    text = source()
-    events = set(re.findall(r"\bevent=\"(\w+)\"", text))
-    events |= set(re.findall(r"\"event\": \"(\w+)\"", text))
-    events |= {"recovered", "refreshed"}  # one line, which event=… chooses
+    """Whoever filters the log finds each event described, with its level."""
     table = read("docs/reliability.rst").split("\nevent  ")[1].split("\nThe signals ")[0]
-    assert set(re.findall(r"^``(\w+)``  ", table, re.M)) == events
+    rows = dict(re.findall(r"^``(\w+)`` +([A-Z]+),?  ", table, re.M))
+    told = {(name, rows.get(name) if level == "LEVEL" else level) for name, level in events()}
+    assert set(rows.items()) == told  # one whose level is a variable has the least in the table
 
 
 def test_every_public_name_is_in_the_reference() -> None:
@@ -167,6 +183,17 @@ def test_every_public_name_is_in_the_reference() -> None:
     names = [*flask_wxjsapi.__all__, *(f"sandbox.{n}" for n in sandbox.__all__ if n != "main")]
     for name in names:
         assert re.search(rf"^\.\. \w+:: flask_wxjsapi\.{name}$", text, re.M), name
+
+
+@pytest.mark.parametrize("page", ["docs/single-page-apps.rst", "docs/zh/single-page-apps.rst"])
+def test_the_errors_of_the_client_are_the_codes(page: str) -> None:
+    """What the table has is what a page in a browser says."""
+    said = source() + (PACKAGE / "_page" / "client.js").read_text(encoding="utf-8")
+    table = read(page).split("\n``error.message``  ")[1].split("\n\n")[0]
+    messages = re.findall(r"^``(.+?)``", table, re.M)
+    assert messages
+    for part in (part for message in messages for part in message.split("…")):
+        assert part.strip() in said, part
 
 
 @pytest.mark.parametrize("page", PAGES)

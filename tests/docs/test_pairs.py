@@ -13,7 +13,6 @@ from .pages import OWN_BLOCKS, PAGES, ROOT
 #: Pages that are still to be brought in step in what they name.
 BEHIND = {
     "sharing": "lacks what is new on the English page",
-    "single-page-apps": "lacks what is new on the English page",
     "troubleshooting": "lacks what the log warns of",
 }
 #: Pages that have all of the English one, and more.

@@ -19,6 +19,8 @@ SCHEDULE = "engine/test_schedule.py::test_"
 SNAPSHOT = "engine/test_snapshot.py::test_"
 THREADS = "engine/test_threads.py::test_"
 WORLDS = "engine/test_worlds.py::test_"
+STATUS = "tools/test_status.py::test_"
+DOCTOR = "tools/test_doctor.py::test_doctor_"
 HOSTS = "faults/test_hosts.py::test_"
 CREDENTIAL = "test_credential.py::test_"
 LEASE = "test_lease.py::test_"
@@ -1849,5 +1851,69 @@ MUTANTS = [
         "Renewal._end_account",
         takes("KINDS", "list(self.holding.snapshots)"),
         f"{RACES}a_removed_account_ends_with_all_its_tickets",
+    ),
+    # -- what the commands say -------------------------------------------------------------------
+    Mutant(
+        "what cannot be seen is called invalid",
+        "_tools/cli.py",
+        "_judged",
+        if_is("hidden", False),
+        f"{STATUS}a_ticket_server_that_fails_is_no_missing_ticket",
+    ),
+    Mutant(
+        "a stale ticket whose renewals fail is well",
+        "_tools/cli.py",
+        "_judged",
+        if_is("last_error", False),
+        f"{STATUS}a_stale_ticket_whose_renewals_fail_is_a_warning",
+    ),
+    Mutant(
+        "a renewal that nobody hears of is a success",
+        "_tools/report.py",
+        "unshared",
+        returns("None"),
+        "tools/test_cli.py::test_refresh_that_the_cache_forgets",
+    ),
+    Mutant(
+        "verify compares with a ticket of its own while the cache is down",
+        "_tools/cli.py",
+        "_candidates",
+        if_is("alone", False),
+        "tools/test_verify.py::test_verify_asks_wechat_for_no_ticket_of_its_own_while_the_cache_is_down",
+    ),
+    Mutant(
+        "doctor names a cause twice",
+        "_tools/doctor.py",
+        "_of_back_off",
+        if_is("causes", False),
+        f"{DOCTOR}names_a_cause_once",
+    ),
+    Mutant(
+        "doctor tells an old error as if it were so",
+        "_tools/doctor.py",
+        "_Seen.is_mended",
+        returns("False"),
+        f"{DOCTOR}tells_of_a_pause_whose_cause_is_mended",
+    ),
+    Mutant(
+        "doctor asks for a ticket that cannot be saved",
+        "_tools/doctor.py",
+        "_on_ticket",
+        gives("seen.can_save", "True"),
+        f"{DOCTOR}asks_for_no_ticket_that_cannot_be_saved",
+    ),
+    Mutant(
+        "workers without a cache in common are no warning",
+        "_extension.py",
+        "_first_request",
+        if_is("is_in_memory", False),
+        "test_extension.py::test_several_workers_without_a_cache_in_common_are_a_warning",
+    ),
+    Mutant(
+        "a setting that cannot be right is a traceback",
+        "_extension.py",
+        "_one_line",
+        takes("SetupError", "RuntimeError"),
+        "tools/test_cli.py::test_a_setting_that_cannot_be_right_is_one_line",
     ),
 ]

@@ -1,0 +1,136 @@
+"""A real Redis in trouble with a valid ticket in it: what the commands say at night."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from flask_wxjsapi import WxJsApi
+from flask_wxjsapi.sandbox import Sandbox
+
+from ..tools.terminal import run, said
+from .conftest import Figure
+from .valkeys import Server
+
+READER = ("+@read", "+ping", "+hello", "+client", "+select")
+
+
+@dataclass
+class Desk:
+    """A terminal, the Redis that the commands use, and the WeChat that they may ask."""
+
+    server: Server
+    sandbox: Sandbox
+    login: str = ""
+
+    def app(self) -> Flask:
+        """Another one for each command: nothing is remembered from one to the next."""
+        app = Flask("tests")
+        app.config.update(
+            TESTING=True,
+            WXJSAPI_APP_ID=self.sandbox.app_id,
+            WXJSAPI_APP_SECRET=self.sandbox.app_secret,
+            WXJSAPI_API_BASE_URL=self.sandbox.url,
+            CACHE_TYPE="RedisCache",
+            CACHE_REDIS_URL=f"redis://{self.login}127.0.0.1:{self.server.port}/0",
+        )
+        WxJsApi(app)
+        return app
+
+    def run(self, *args: str) -> Result:
+        return run(self.app(), *args)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with Server(tmp_path / "valkey") as server, Sandbox(ticket="new").serve() as sandbox:
+        desk = Desk(server, sandbox)
+        assert desk.run("ticket").exit_code == 0
+        sandbox.calls.clear()
+        yield desk
+        server.thaw()
+
+
+def refused(desk: Desk) -> None:
+    desk.server.stop()
+
+
+def frozen(desk: Desk) -> None:
+    desk.server.freeze()
+
+
+def read_only(desk: Desk) -> None:
+    desk.server.do("ACL", "SETUSER", "reader", "on", ">pw", "~*", *READER)
+    desk.login = "reader:pw@"
+
+
+def full(desk: Desk) -> None:
+    desk.server.do("CONFIG", "SET", "maxmemory", "1")
+
+
+def replica(desk: Desk) -> None:
+    desk.server.do("REPLICAOF", "127.0.0.1", "1")
+
+
+Fault = Callable[[Desk], None]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [(refused, "(ConnectionError: "), (frozen, "(TimeoutError: ")],
+)
+def test_a_redis_that_cannot_be_read(desk: Desk, fault: Fault, reason: str, figure: Figure) -> None:
+    """Whether there is a ticket is unknown, not "invalid", and none is fetched for nobody."""
+    fault(desk)
+    exits = {}
+    for command in ("status", "doctor"):
+        result = desk.run(command)
+        exits[command] = result.exit_code
+        assert f"The cache cannot be read {reason}" in said(result.stdout)
+        assert "invalid" not in result.stdout
+        assert "processes go on with what each of them holds" in said(result.stdout)
+    assert exits == {"status": 3, "doctor": 3}
+    assert desk.sandbox.calls["getticket"] == 0
+    figure(f"Redis {fault.__name__}: status, doctor", "exit 3, with the reason", exits)
+
+
+@pytest.mark.parametrize("fault", [refused, frozen])
+def test_a_renewal_that_redis_does_not_hear_of(desk: Desk, fault: Fault) -> None:
+    """It is the command's alone, and no success."""
+    fault(desk)
+    result = desk.run("refresh")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Renewed for this command only. The cache cannot be read" in said(result.stderr)
+    result = desk.run("ticket")
+    assert result.exit_code == 0
+    assert said(result.stderr).startswith("Only this command has the ticket. The cache")
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "hint"),
+    [
+        (read_only, "NOPERM", "Its user may not do this"),
+        (full, "OOM", "It is full"),
+        (replica, "READONLY", "It is a replica"),
+    ],
+)
+def test_a_redis_that_can_only_be_read(
+    desk: Desk, fault: Fault, code: str, hint: str, figure: Figure
+) -> None:
+    """The ticket is seen; who renews it hears in Redis's own word that nobody will have it."""
+    fault(desk)
+    assert desk.run("status").exit_code == 0
+    doctor = desk.run("doctor")
+    assert f"Error: {code}. {hint}" in said(doctor.stdout)
+    assert "The ticket is fresh" in said(doctor.stdout)
+    refresh = desk.run("refresh")
+    assert f"Error: {code})." in said(refresh.stderr)
+    assert "Renewed for this command only. The cache cannot be written" in said(refresh.stderr)
+    exits = (doctor.exit_code, refresh.exit_code)
+    assert exits == (2, 1)
+    figure(f"Redis says {code}: doctor, refresh", "exit 2 and 1, what to do", exits)
