@@ -589,6 +589,15 @@ def test_with_a_url_prefix_client_js_has_an_address(make_app: MakeApp, root: str
     assert page.value_of("endpoint") == endpoint
 
 
+def test_client_js_comes_from_the_own_host(make_app: MakeApp) -> None:
+    """Also where a proxy passes on a prefix that a client made up."""
+    app, wxjsapi = make_app(WXJSAPI_URL_PREFIX="/wxjsapi")
+    with app.test_request_context("/", environ_overrides={"SCRIPT_NAME": "//evil.example"}):
+        body = wxjsapi.script()
+    assert ' src="/evil.example/wxjsapi/client.js"' in body
+    assert '"//evil.example' not in body
+
+
 def test_without_a_url_prefix_client_js_stands_in_the_page(make_app: MakeApp) -> None:
     """And there is nobody to ask for another signature."""
     app, wxjsapi = make_app()

@@ -83,6 +83,13 @@ MUTANTS = [
             ("generation", "generation"),
         ]
     ),
+    Mutant(
+        "hostile record believed: generation of a time ahead",
+        "_credential.py",
+        "Credential.problem",
+        gives("self.generation > now + 7 * _DAY", "self.generation > self.issued_at + 7 * _DAY"),
+        f"{READING}a_record_planted_far_ahead_spoils_none_that_follows",
+    ),
     # -- WeChat repeats itself ---------------------------------------------------------------------
     Mutant(
         "repeated ticket: the first end is not remembered",
