@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_environment")
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.rst"
 ALL = {"traces_sample_rate": 1.0, "send_default_pii": True, "attach_stacktrace": True}
+PII = {"send_default_pii": True}
 TRACES = {"traces_sample_rate": 1.0}
 #: What each kind of leak is planted in, and where it must be found then.
 PLANTS = {
@@ -90,7 +91,7 @@ def test_mistakes_and_settings_leak_nothing(figure: Figure) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sentry", [ALL, TRACES, {}], ids=["all", "traces", "defaults"])
+@pytest.mark.parametrize("sentry", [ALL, TRACES, PII, {}], ids=["all", "traces", "pii", "defaults"])
 def test_no_failure_leaks(sentry: dict[str, Any], figure: Figure) -> None:
     """Each public method with each thing that it depends on away or hostile."""
     found = provoke(sentry=sentry)
