@@ -39,6 +39,7 @@ from flask_wxjsapi._upstream.wechat import WeChat
 from flask_wxjsapi.sandbox import Sandbox
 from flask_wxjsapi.sandbox import sandbox as sandbox_module
 
+from .cards import LINKS
 from .conftest import free_port, threads_of, wait_until
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
@@ -728,23 +729,7 @@ def test_share(sandbox: Sandbox, make_app: MakeApp) -> None:
     assert judge(sandbox, page.argument_of("wx.config"), PAGE) == "config:ok"
 
 
-#: A page's query, and what is left of it in the link of its card.
-VISITORS = [
-    ("code=071h&state=xyz&from=singlemessage&isappinstalled=0&color=red", "?color=red"),
-    ("color=red&code=071h&state=", "?color=red"),
-    ("state=xyz&code=071h", ""),
-    ("from=timeline", ""),
-    ("from=groupmessage&isappinstalled=1&a=%E4%B8%AD&b", "?a=%E4%B8%AD&b"),
-    ("code=5", "?code=5"),
-    ("state=open&page=2", "?state=open&page=2"),
-    ("from=shanghai&to=beijing", "?from=shanghai&to=beijing"),
-    ("isappinstalled=maybe", "?isappinstalled=maybe"),
-    ("codes=1&states=2&?code=3&state=4", "?codes=1&states=2&?code=3&state=4"),
-    ("", ""),
-]
-
-
-@pytest.mark.parametrize(("query", "left"), VISITORS)
+@pytest.mark.parametrize(("query", "left"), LINKS)
 def test_the_default_link_has_nothing_of_the_visitors(
     make_app: MakeApp, query: str, left: str
 ) -> None:
