@@ -227,7 +227,11 @@ class Scene:
             yield seen
         self.watchers.collect(seen)
         finds = seen.finds(self.secrets | _issued(self.sandbox))
-        self.found[name] = {"places": seen.counts(), "finds": finds}
+        self.found[name] = {
+            "failed": seen.has_failed,
+            "places": seen.counts(),
+            "finds": finds,
+        }
 
     def attempt(self, name: str, app: Flask, use: Callable[[], object]) -> None:
         """Call something as a view does, and again in a view under the debugger."""
@@ -257,11 +261,13 @@ class Scene:
         with self.failure(name) as seen:
             headers = {"Authorization": authorization} if authorization else {}
             response = app.test_client().get(f"/wxjsapi/{path}", headers=headers)
+            seen.has_failed = response.status_code >= 400
             seen.add("answer", response.headers, response.get_data(as_text=True))
 
     def command(self, name: str, app: Flask, args: list[str]) -> None:
         with self.failure(name) as seen:
             result = app.test_cli_runner().invoke(args=["wxjsapi", *args])
+            seen.has_failed = result.exit_code != 0
             seen.add("output", result.output)
             if result.exception is not None and not isinstance(result.exception, SystemExit):
                 look_at_error(seen, result.exception)

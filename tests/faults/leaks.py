@@ -35,9 +35,10 @@ _PART = 16
 
 @dataclass
 class Seen:
-    """What was seen after one failure: texts by the kind of place."""
+    """What was seen of one attempt: texts by the kind of place, and whether it did fail."""
 
     texts: dict[str, list[str]] = field(default_factory=dict)
+    has_failed: bool = False
 
     def add(self, kind: str, *texts: object) -> None:
         self.texts.setdefault(kind, []).extend(map(str, texts))
@@ -99,6 +100,7 @@ def _inside(value: object) -> list[object]:
 
 def look_at_error(seen: Seen, error: BaseException) -> None:
     """All that a log, an error tracker or a test runner shows of an exception."""
+    seen.has_failed = True
     for one in chain(error):
         seen.add("text", str(one), repr(one), repr(one.args), repr(vars(one)))
         seen.add("text", *getattr(one, "__notes__", ()))
