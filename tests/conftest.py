@@ -43,7 +43,7 @@ def create_app(**config):
 
     @app.get("/")
     def index():
-        return render_template_string("{{ wx_script() }}")
+        return render_template_string("{{ wx_script(share={'title': 'Hello'}) }}")
 
     return app
 """

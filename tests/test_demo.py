@@ -209,7 +209,7 @@ def test_nothing_secret_reaches_the_browser(demo: Demo) -> None:
 
 
 @pytest.mark.parametrize("origin", [None, "http://elsewhere.example", "null"])
-@pytest.mark.parametrize("path", ["/verdict", "/refresh", "/trouble/down"])
+@pytest.mark.parametrize("path", ["/verdict", "/refresh", "/trouble/down", "/break"])
 def test_other_sites_press_no_button(demo: Demo, path: str, origin: str | None) -> None:
     """A POST that does not come from the demo's own page is refused."""
     assert demo.post(path, {}, origin).status_code == 403
@@ -256,6 +256,32 @@ def test_a_revoked_token_is_replaced(start: Callable[..., Demo]) -> None:
     assert state["sandbox"]["calls"] == {"token": 2, "ticket": 3}
 
 
+def test_another_account_signs_the_same_page(demo: Demo) -> None:
+    """It comes at run time, with a ticket of its own; nobody else does."""
+    config = config_of(demo.page("/as/wxtea00000000000"))
+    assert config["appId"] == "wxtea00000000000"
+    assert demo.verdict(config, f"{demo.url}/as/wxtea00000000000") == "config:ok"
+    state = requests.get(f"{demo.url}/state?app_id=wxtea00000000000", timeout=10).json()
+    assert state["ticket"]["state"] in ("fresh", "stale")
+    assert requests.get(f"{demo.url}/as/wx-nobody", timeout=10).status_code == 404
+
+
+def test_a_broken_ticket_is_good_for_nothing(start: Callable[..., Demo]) -> None:
+    """The application does not know yet, and so its pages are refused."""
+    demo = start().started()
+    config_of(demo.page())
+    assert demo.post("/break").json() == {"broken": True}
+    assert demo.verdict(config_of(demo.page()), f"{demo.url}/") == "config:invalid signature"
+
+
+@pytest.mark.parametrize(("spoken", "title"), [("zh-CN", "手机的判定"), ("de", "The ticket")])
+def test_one_language(demo: Demo, spoken: str, title: str) -> None:
+    """The browser's."""
+    page = requests.get(demo.url, headers={"Accept-Language": spoken}, timeout=10).text
+    assert title in page
+    assert ("手机" in page) == (spoken == "zh-CN")
+
+
 def test_a_real_account(start: Callable[..., Demo], sandbox: Sandbox) -> None:
     """With an account in the environment the example asks its WeChat and has no sandbox."""
     demo = start(
@@ -268,12 +294,12 @@ def test_a_real_account(start: Callable[..., Demo], sandbox: Sandbox) -> None:
     assert sandbox.verify(**signed(config, f"{demo.url}/?x=a|b")) == "config:ok"
     assert dict(sandbox.calls) == {"stable_token": 1, "getticket": 1}
     assert "Open this page inside WeChat" in page
-    assert "<button" not in page
+    assert page.count("<button") == 1  # the language
     assert "bridge.js" not in page
     state = demo.state()
     assert state["sandbox"] is None
     assert state["ticket"]["state"] == "fresh"
-    for path in ("/verdict", "/refresh", "/trouble/down"):
+    for path in ("/verdict", "/refresh", "/trouble/down", "/break"):
         assert demo.post(path, {}).status_code == 404
     for text in (page, json.dumps(state), demo.log):
         assert sandbox.app_secret not in text

@@ -37,8 +37,8 @@ _FLOORS = (
     "errors",
     "_platform",
     "_signature _credential _telling _error_text _loopback",
-    "sandbox.__main__ sandbox sandbox.command sandbox.sandbox",
-    "sandbox.listener sandbox.pages sandbox.cause sandbox.phone",
+    "__main__ sandbox.__main__ sandbox sandbox.command sandbox.sandbox",
+    "sandbox.listener sandbox.pages sandbox.opened sandbox.overview sandbox.cause sandbox.phone",
     "sandbox.api sandbox.faults sandbox.registry sandbox.accounts sandbox.protocol",
     "_tools.diagnosis",
 )

@@ -1,4 +1,4 @@
-"""``python examples/quickstart``, which is what ``make demo`` runs."""
+"""``python examples/quickstart``, which ``make demo`` and ``python -m flask_wxjsapi`` run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import logging
 import os
 import socket
 import sys
+from pathlib import Path
 
 from app import create_app
 from demo import read_ttl
 from werkzeug.serving import make_server
+
+COMMAND = "python -m flask_wxjsapi" if Path(__file__).parent.name == "_demo" else "make demo"
 
 
 def main() -> int | str:
@@ -33,7 +36,7 @@ def main() -> int | str:
         listener = socket.create_server(("127.0.0.1", port))
     except OSError as error:
         problem = "is taken" if error.errno == errno.EADDRINUSE else f"fails: {error.strerror}"
-        return f"Port {port} {problem}. Take another one:  PORT={port + 1} make demo"
+        return f"Port {port} {problem}. Take another one:  PORT={port + 1} {COMMAND}"
     with listener:
         server = make_server("127.0.0.1", port, app, threaded=True, fd=listener.fileno())
     about: tuple[str, ...]
@@ -41,8 +44,8 @@ def main() -> int | str:
         about = (
             f"  WeChat is played by a sandbox in this process. A ticket lives {ttl:g} s.",
             "  Its phone is your browser: see the card in the corner of the page.",
-            "  Watch renewals:  TTL=30 make demo",
-            "  A real account:  FLASK_WXJSAPI_APP_ID=wx... FLASK_WXJSAPI_APP_SECRET=... make demo",
+            f"  Watch renewals:  TTL=30 {COMMAND}",
+            f"  A real account:  FLASK_WXJSAPI_APP_ID=wx... FLASK_WXJSAPI_APP_SECRET=... {COMMAND}",
         )
     else:
         about = ("  Open it inside WeChat, at a domain that your account has for the JS-SDK.",)

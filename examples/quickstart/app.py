@@ -13,7 +13,7 @@ wxjsapi = WxJsApi()
 def create_app() -> Flask:
     app = Flask(__name__)
     app.config.from_prefixed_env()  # FLASK_WXJSAPI_APP_ID=wx... FLASK_WXJSAPI_APP_SECRET=...
-    demo.init_app(app)  # only for show: a WeChat to play with, and the panel on the page
+    demo.init_app(app, wxjsapi)  # only for show: a WeChat to play with, and the panel on the page
     wxjsapi.init_app(app)
 
     @app.get("/")

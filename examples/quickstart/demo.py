@@ -10,17 +10,22 @@ import os
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Flask, abort, current_app, render_template, request
 
-from flask_wxjsapi import WxJsApi, WxJsApiError
+from flask_wxjsapi import JsApi, WxJsApi, WxJsApiError
 from flask_wxjsapi.sandbox import Sandbox, embedded
 
 ACCOUNT = {  # where the environment names none
     "WXJSAPI_APP_ID": "wxdemo0000000000",
     "WXJSAPI_APP_SECRET": "a-secret-that-only-the-sandbox-takes",
     "WXJSAPI_API_BASE_URL": "sandbox",
+}
+OTHERS = {  # that come at run time, as from a database
+    "wxtea00000000000": {"APP_SECRET": "another-secret-for-the-sandbox"},
+    "wxbooks000000000": {"APP_SECRET": "and-one-for-the-bookshop"},
 }
 SIGNED = ("appId", "nonceStr", "timestamp", "signature", "url")
 CALLS = {"stable_token": "token", "token": "token", "getticket": "ticket"}
@@ -35,15 +40,17 @@ TROUBLES: dict[str, Callable[[Sandbox], None]] = {
 panel = Blueprint("panel", __name__)
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, wxjsapi: WxJsApi) -> None:
     """Add the panel; without an account in the environment, the sandbox plays WeChat."""
     if not app.config.get("WXJSAPI_APP_ID"):
         app.config.update(ACCOUNT)
+    app.config.setdefault("WXJSAPI_URL_PREFIX", "/wxjsapi")  # so that pages heal themselves
     app.config.setdefault("CACHE_TYPE", "SimpleCache")  # enough for the demo's one process
     app.config["DEMO_SANDBOX"] = app.config.get("WXJSAPI_API_BASE_URL") == "sandbox"
     if app.config["DEMO_SANDBOX"]:
         ttl = read_ttl()
         embedded(token_lifetime=ttl, ticket_lifetime=ttl)  # the first call's lifetimes count
+        wxjsapi.account_loader(OTHERS.get)
     app.register_blueprint(panel)
 
 
@@ -65,10 +72,17 @@ def elsewhere(anything: str) -> str:
     return render_template("page.html")
 
 
+@panel.get("/as/<app_id>")
+def as_another(app_id: str) -> str:
+    """The same page, signed for another account."""
+    wx_script = partial(current_app.jinja_env.globals["wx_script"], app_id=app_id)
+    return render_template("page.html", wx_script=wx_script, account=app_id)
+
+
 @panel.get("/state")
 def state() -> tuple[dict[str, Any], dict[str, str]]:
     """What the panel shows, in seconds from now. No ticket, no token, no secret."""
-    status, now = _wxjsapi().status(), time.time()
+    status, now = _account().status(), time.time()
 
     def until(moment: float | None) -> float | None:
         return None if moment is None else round(moment - now, 1)
@@ -107,10 +121,19 @@ def trouble(name: str | None) -> dict[str, Any]:
         TROUBLES[name](sandbox)
     before = sandbox.calls.total()
     try:
-        _wxjsapi().refresh()
+        _account().refresh()
     except WxJsApiError:
         pass  # status() has it, with advice
     return {"asked": sandbox.calls.total() - before}
+
+
+@panel.post("/break")
+def break_ticket() -> dict[str, bool]:
+    """Replace the ticket behind the application's back, as another service does that asks for one:
+    what the pages are signed with is good for nothing from then on.
+    """
+    _sandbox().replace_ticket()
+    return {"broken": True}
 
 
 @panel.before_request
@@ -120,6 +143,20 @@ def refuse_other_sites() -> None:
         abort(403)
 
 
+@panel.app_context_processor
+def words() -> dict[str, Any]:
+    """One language, and the account whose page it is."""
+    language = request.cookies.get("language")
+    if language not in ("en", "zh"):
+        language = request.accept_languages.best_match(("en", "zh")) or "en"
+
+    def say(english: str, chinese: str) -> str:
+        return chinese if language == "zh" else english
+
+    accounts = [current_app.config["WXJSAPI_APP_ID"], *OTHERS]
+    return {"say": say, "accounts": accounts, "account": None}
+
+
 @panel.app_template_filter()
 def signed_config(script: str) -> dict[str, Any] | None:
     """The config in what ``wx_script()`` made, to show just that; None if it had no ticket."""
@@ -127,9 +164,10 @@ def signed_config(script: str) -> dict[str, Any] | None:
     return json.loads(found[1]) if found else None
 
 
-def _wxjsapi() -> WxJsApi:
+def _account() -> JsApi:
     wxjsapi: WxJsApi = current_app.extensions["wxjsapi"]["default"]
-    return wxjsapi
+    app_id = request.args.get("app_id")
+    return wxjsapi.account(app_id) if app_id else wxjsapi
 
 
 def _sandbox() -> Sandbox:

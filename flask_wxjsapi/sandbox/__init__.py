@@ -33,6 +33,7 @@ itself.
 from __future__ import annotations
 
 from .command import main
+from .opened import Card, Opened
 from .sandbox import Call, Sandbox, embedded
 
-__all__ = ["Call", "Sandbox", "embedded", "main"]
+__all__ = ["Call", "Card", "Opened", "Sandbox", "embedded", "main"]

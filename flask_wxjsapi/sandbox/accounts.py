@@ -24,6 +24,7 @@ WORLDS = {
 #: The sets of permissions that the types of ticket need: 网页服务权限 has the JS-SDK.
 PERMISSIONS = {"jsapi": 4, "wx_card": 8}
 _DAY = 86400  # seconds
+_AGENT_QUOTA = 100  # calls for tickets in an hour
 
 
 @dataclass
@@ -77,6 +78,8 @@ class Account:
     foreign: ClassVar[frozenset[str]] = WECOM  # endpoints where its token is none
     revoked: ClassVar[int] = 40001  # errcode of a token that was killed
     expired: ClassVar[int] = 42001  # errcode of one that ended by age
+    #: The quotas that a person may want to look at.
+    quotas: ClassVar[tuple[str, ...]] = ("stable_token", "token", "getticket")
 
     #: By the value of a token whose it is. All share it: a call finds its account at once, however
     #: many there are.
@@ -137,9 +140,13 @@ class Account:
         }
         return limits.get(name, 100_000)
 
+    def used_today(self, name: str, now: float) -> int:
+        """Calls that count against the quota of an endpoint of this name."""
+        return self.used[name, _day(now)]
+
     def spend(self, name: str, now: float) -> None:
         """Count one call against the day's quota; a call beyond it is refused and not counted."""
-        if self.used[name, _day(now)] >= self.daily_limit(name):
+        if self.used_today(name, now) >= self.daily_limit(name):
             raise Refusal(45009)
         self.used[name, _day(now)] += 1
 
@@ -148,7 +155,7 @@ class Account:
         name = NAMES.get(path)
         if name is None or name in self.foreign:
             raise Refusal(76021)
-        limit, used = self.daily_limit(name), self.used[name, _day(now)]
+        limit, used = self.daily_limit(name), self.used_today(name, now)
         quota = {"daily_limit": limit, "used": used, "remain": limit - used}
         return {"errcode": 0, "errmsg": "ok", "quota": quota}
 
@@ -218,6 +225,14 @@ class Account:
             return now >= ticket.issued_at + self.ticket_lifetime
         return self.ticket == "new" or now >= ticket.expires_at
 
+    def replace_tickets(self, now: float) -> None:
+        """Put another ticket in the place of each kind's; the ones before are good for nothing."""
+        for tickets in filter(None, self.tickets.values()):
+            for ticket in tickets:
+                ticket.expires_at = min(ticket.expires_at, now)
+            value = secrets.token_urlsafe(64)
+            tickets.append(Ticket(value, now, now + self.ticket_lifetime))
+
     def valid_tickets(self, kind: str, now: float) -> list[Ticket]:
         """The tickets a page may be signed with, oldest first."""
         return [ticket for ticket in self.tickets[kind] if ticket.expires_at > now]
@@ -251,6 +266,7 @@ class ThirdParty(Account):
     """Who acts for those that let it; its own token is good for asking for theirs and no more."""
 
     push_lifetime: ClassVar[float]  # seconds
+    quotas = ()
 
     #: The tickets that were pushed to it, and their ends in Unix time.
     pushed: dict[str, float] = field(init=False, default_factory=dict)
@@ -368,6 +384,7 @@ class Agent(Account):
     suite_id: str = ""
 
     foreign = OFFIACCOUNT
+    quotas = ("getticket",)
     revoked = 40014  # 40001 is WeCom's word for a wrong secret
 
     def __post_init__(self) -> None:
@@ -380,10 +397,19 @@ class Agent(Account):
             super().spend(name, now)
             return
         hour = int(now // 3600)
-        if self.used[name, hour] >= 100 or self.corp.used[hour] >= 400:
+        if self.used[name, hour] >= _AGENT_QUOTA or self.corp.used[hour] >= 400:
             raise Refusal(45009)
         self.used[name, hour] += 1
         self.corp.used[hour] += 1
+
+    def daily_limit(self, name: str) -> int:
+        return _AGENT_QUOTA if name == "getticket" else super().daily_limit(name)
+
+    def used_today(self, name: str, now: float) -> int:
+        """Of tickets those of this hour, which is what counts."""
+        if name == "getticket":
+            return self.used[name, int(now // 3600)]
+        return super().used_today(name, now)
 
     def token(self, now: float) -> Payload:
         """The same one to the very end of its life: nothing is known of a renewal before that."""

@@ -156,6 +156,10 @@ class Faults:
                 return fault
         return None
 
+    def waiting(self) -> list[Fault]:
+        """Those in the queue, the next one first."""
+        return [*self._queue]
+
     def clear(self) -> None:
         """Forget the queue, and let go those who wait."""
         self._queue.clear()

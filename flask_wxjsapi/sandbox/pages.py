@@ -1,91 +1,104 @@
-"""The sandbox's own page, with the form that finds out why a signature is refused."""
-# ruff: noqa: RUF001 - Chinese has a punctuation of its own
+"""The sandbox's own page: what there is, buttons that make calls fail, and why a signature is
+refused. It needs no script.
+"""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import resources
 
-from werkzeug import Response
+from jinja2 import Environment, Template
+from markupsafe import Markup
+from werkzeug import Request, Response
 
 from .cause import FIELDS
+from .overview import Overview
+from .protocol import ENDPOINTS
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>WeChat sandbox</title>
-<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
-<style>
-body {{ max-width: 44rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 sans-serif }}
-pre, output {{ display: block; padding: .75rem 1rem; overflow-wrap: anywhere; white-space: pre-wrap;
-  background: rgb(128 128 128 / 15%) }}
-label, input {{ display: block; width: 100%; box-sizing: border-box; font: inherit }}
-label {{ margin: .5rem 0 }} td {{ padding-right: 2rem }} [role=alert] {{ color: #c00 }}
-</style>
-<h1>WeChat sandbox <span lang="zh-CN">微信沙箱</span></h1>
-<p>This is not WeChat: it plays WeChat's API for development and tests.
-<p>Accounts: {accounts}
-<p>Calls so far:<table>{rows}</table>
-<h2>A phone in the browser <span lang="zh-CN">浏览器里的手机</span></h2>
-<p>This tag, before the one that loads jweixin, lets a page run in an ordinary browser as it does in
-WeChat, or in WeCom with <code>?phone=wecom</code>.
-<span lang="zh-CN">将它放在 jweixin 之前，页面即可在普通浏览器中像在微信里一样运行；
-企业微信请加 <code>?phone=wecom</code>。</span>
-<pre>{tag}</pre>
-<h2 id="diagnose">Why “invalid signature”? <span lang="zh-CN">签名为什么无效？</span></h2>
-{answer}
-{form}
-"""
+_FAULTS = (  # the button's value, then what it is in English and in Chinese
+    ("45009", "quota used up", "配额用尽"),
+    ("-1", "system busy", "系统繁忙"),
+    ("40164", "IP not whitelisted", "IP 不在白名单"),
+    ("61004", "IP not registered", "IP 未登记"),
+    ("40125", "wrong AppSecret", "AppSecret 错误"),
+    ("40001", "token invalid", "token 无效"),
+    ("502", "bad gateway", "网关错误"),
+    ("hang", "no answer", "一直不回应"),
+    ("slow", "late by 5 s", "晚 5 秒"),
+    ("close", "connection lost", "连接中断"),
+    ("html", "a login page", "登录页"),
+    ("garbage", "no text at all", "乱码"),
+)
+_ACTIONS = (
+    ("heal", "End all faults", "停止所有故障"),
+    ("revoke", "Kill the access tokens", "使 access_token 失效"),
+    ("replace", "Replace the tickets", "换掉 ticket"),
+    ("reset", "Reset everything", "全部重置"),
+)
 
-_SHOWN = 50  # accounts: there may be thousands
+
+def language(request: Request) -> str:
+    """``"zh"`` or ``"en"``: what was switched to, or else what the browser speaks."""
+    chosen = request.values.get("lang")
+    if chosen in ("en", "zh"):
+        return chosen
+    return request.accept_languages.best_match(("en", "zh")) or "en"
 
 
 def page(
-    address: str, root: str, accounts: Sequence[str], calls: Mapping[str, int],
-    values: Mapping[str, str], answer: str = "", *, status: int = 200,
+    request: Request, address: str, view: Overview, values: Mapping[str, str],
+    found: Mapping[str, str | None], problem: str,
 ) -> Response:  # fmt: skip
     """The page.
 
     :param address: the sandbox's as this browser has it.
-    :param root: the path that it is mounted at, or nothing.
-    :param calls: how many there were, by name.
     :param values: what the form shows, by the names of :data:`FIELDS`.
-    :param answer: what was found, as HTML.
+    :param found: why the signature is refused; empty if nobody asked.
+    :param problem: what is wrong with the values, if anything is.
     """
-    shown = ", ".join(accounts[:_SHOWN])
-    if len(accounts) > _SHOWN:
-        shown += f" and {len(accounts) - _SHOWN:,} more"
-    rows = "".join(f"<tr><td>{name}<td>{count}" for name, count in sorted(calls.items()))
-    text = _PAGE.format(
-        accounts=html.escape(shown), rows=rows, answer=answer,
-        tag=html.escape(f'<script src="{address}/sandbox/bridge.js"></script>'),
-        form=_form(root, values),
+    is_chinese = language(request) == "zh"
+    text = _template().render(
+        view=view, values=values, found=found, problem=problem, is_chinese=is_chinese,
+        say=lambda english, chinese: chinese if is_chinese else english,
+        time=_time, root=request.script_root, style=Markup(_file("page.css")),  # noqa: S704 - ours
+        tag=f'<script src="{address}/sandbox/bridge.js"></script>',
+        fields=FIELDS, faults=_FAULTS, actions=_ACTIONS,
+        endpoints=[name for name, _ in ENDPOINTS.values()],
     )  # fmt: skip
-    response = Response(text, status, content_type="text/html; charset=utf-8")
-    response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
-    response.headers["Cache-Control"] = "no-store"
+    response = Response(text, 400 if problem else 200, content_type="text/html; charset=utf-8")
+    response.headers.update(_headers())
     return response
 
 
-def cause_section(answer: Mapping[str, str | None]) -> str:
-    """What was found, as HTML."""
-    parts = {key: html.escape(text or "") for key, text in answer.items()}
-    signed = f"<br><code>{parts['signed']}</code>" if parts["signed"] else ""
-    return (
-        f'<output data-cause="{parts["cause"]}"><b>{parts["cause"]}</b> {parts["appId"]}<br>'
-        f'{parts["english"]}<br><span lang="zh-CN">{parts["chinese"]}</span>{signed}</output>'
+def _time(seconds: int) -> str:
+    hours, minutes = divmod(seconds // 60, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds % 60:02} s" if minutes else f"{seconds} s"
+
+
+@lru_cache
+def _headers() -> dict[str, str]:
+    style = base64.b64encode(hashlib.sha256(_file("page.css").encode()).digest()).decode()
+    return {
+        "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{style}'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        "Cache-Control": "no-store",
+        "Vary": "Accept-Language",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+@lru_cache
+def _template() -> Template:
+    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        _file("page.html")
     )
 
 
-def alert(text: str) -> str:
-    """What is wrong with the values, as HTML."""
-    return f'<p role="alert">{html.escape(text)}'
-
-
-def _form(root: str, values: Mapping[str, str]) -> str:
-    rows = "".join(
-        f'<label>{english} <span lang="zh-CN">{chinese}</span>'
-        f'<input name="{name}" value="{html.escape(values[name])}" autocomplete="off"></label>'
-        for name, (english, chinese) in FIELDS.items()
-    )
-    button = '<button>Find the cause <span lang="zh-CN">查找原因</span></button>'
-    action = html.escape(f"{root}/sandbox/diagnose#diagnose")
-    return f'<form method="post" action="{action}">{rows}{button}</form>'
+@lru_cache
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

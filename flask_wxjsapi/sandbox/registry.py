@@ -60,11 +60,9 @@ class Registry:
         """Whoever has tickets."""
         return [*self.accounts.values(), *self.agents()]
 
-    def names(self) -> list[str]:
-        """All of them, for a person."""
-        agents = [f"{agent.app_id} (agent {agent.agent_id})" for agent in self.agents()]
-        parties = [f"{app_id} (third party)" for app_id in (*self.components, *self.suites)]
-        return [*self.accounts, *agents, *parties]
+    def all(self) -> list[Account]:
+        """Whoever has a token: those with tickets, then those who act for them."""
+        return [*self.everybody(), *self.components.values(), *self.suites.values()]
 
     def knows(self, app_id: str) -> bool:
         """Whether an account, a corp or a third party goes by this id."""
@@ -214,6 +212,11 @@ class Registry:
         """Kill all tokens."""
         for owner in set(self._owners.values()):
             owner.revoke(now)
+
+    def replace_tickets(self, now: float) -> None:
+        """Put another ticket in the place of each that there is."""
+        for account in self.everybody():
+            account.replace_tickets(now)
 
     def reset(self) -> None:
         """Forget everything but who there is, their rules and who acts for whom."""

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import collections
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from werkzeug import Request, Response
 from werkzeug.exceptions import HTTPException
+from werkzeug.utils import redirect
 
 from . import api, cause, pages
 from .accounts import Account
 from .faults import Fault, Faults
 from .listener import Listener
+from .opened import Opened, card_of, config_of
+from .overview import overview
 from .phone import PHONES, bridge, judge
 from .protocol import NAMES, json_object, json_response
 from .registry import Registry
@@ -31,6 +36,8 @@ _CORS = {
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
     "Access-Control-Allow-Headers": "Content-Type",
 }
+_logger = logging.getLogger(__name__)
+_SIGNED = ("appId", "nonceStr", "timestamp", "signature")
 _HISTORY_LIMIT = 10_000  # a sandbox may run for weeks
 
 
@@ -108,6 +115,8 @@ class Sandbox:
         self._faults = Faults()
         self._lock = threading.Lock()  # never held while waiting or talking to a caller
         self._listener: Listener | None = None
+        # Whether the log is to say where it is, as soon as a browser comes.
+        self._is_to_be_told = False
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.app_id} {self.url or 'not served'}>"
@@ -288,6 +297,13 @@ class Sandbox:
         with self._lock:
             self._registry.revoke(self._clock())
 
+    def replace_ticket(self) -> None:
+        """Replace all tickets, as a service does that asks for tickets of its own: pages that the
+        ones before have signed are ``invalid signature`` from then on.
+        """
+        with self._lock:
+            self._registry.replace_tickets(self._clock())
+
     def reset(self) -> None:
         """Forget everything but the accounts, their rules and who acts for whom."""
         with self._lock:
@@ -328,6 +344,22 @@ class Sandbox:
                 nonce=nonceStr, timestamp=timestamp, signature=signature, url=url,
             )  # fmt: skip
         return f"agentConfig:{verdict}"
+
+    def open(self, response: Response, url: str) -> Opened:
+        """Open a response as the phone does: what ``wx.config`` answers, and what a share sends.
+
+        :param response: of a Flask test client: the HTML of ``wx_script()``, or the JSON of
+            ``config()``.
+        :param url: the page's address as the browser would have it.
+        :raises ValueError: for a ``wx.config`` that lacks what is signed.
+        """
+        config = config_of(response)
+        if not config:
+            return Opened(None, {}, None)
+        if missing := [key for key in _SIGNED if key not in config]:
+            raise ValueError(f"wx.config is called without {', '.join(missing)}")
+        errmsg = self.verify(**{key: str(config[key]) for key in _SIGNED}, url=url)
+        return Opened(errmsg, config, card_of(response) if errmsg == "config:ok" else None)
 
     def bridge_script(self, phone: str = "wechat") -> str:
         """The JavaScript that makes an ordinary browser this sandbox's phone.
@@ -401,6 +433,9 @@ class Sandbox:
         return fault.deliver(response, release, request.environ) if fault else response
 
     def _control(self, request: Request) -> Response:
+        if self._is_to_be_told:
+            self._is_to_be_told = False
+            _logger.warning("WeChat is played here: faults and calls are on %s/sandbox/", self.url)
         try:
             response = self._command(request)
         except ValueError as error:
@@ -426,6 +461,10 @@ class Sandbox:
                 self.heal()
             case "POST", "revoke":
                 self.revoke_token()
+            case "POST", "replace":
+                self.replace_ticket()
+            case "POST", "press":
+                return self._press(request)
             case "GET", "calls":
                 return json_response(dict(self.calls))
             case "GET" | "POST", "verify":
@@ -486,21 +525,38 @@ class Sandbox:
             return json_response(self._find_cause(json_object(request.get_data())))
         return self._page(request, request.form)
 
+    def _press(self, request: Request) -> Response:
+        """A button of the page; another site's page must not press it."""
+        if urlsplit(request.origin or "").netloc != request.host:
+            return json_response({"error": "the buttons are for the sandbox's page"}, status=403)
+        form = request.form
+        press = {
+            "heal": self.heal, "revoke": self.revoke_token, "replace": self.replace_ticket,
+            "reset": self.reset,
+        }.get(form.get("do", ""))  # fmt: skip
+        if press:
+            press()
+        else:
+            times = int(form["times"]) if form.get("times") else None
+            path, app_id = form.get("path") or None, form.get("app_id") or None
+            self._queue(Fault.parse(form.get("fault", ""), times, path, app_id))
+        language = pages.language(request)
+        return redirect(f"{request.script_root}/sandbox/?lang={language}#trouble", 303)
+
     def _page(self, request: Request, fields: Mapping[str, str]) -> Response:
         """The sandbox in a browser, with a diagnosis if the fields of one are given."""
         values = {key: fields.get(key, "") for key in cause.FIELDS}
-        answer, status = "", 200
+        found, problem = {}, ""
         if values["signature"]:
             try:
-                answer = pages.cause_section(self._find_cause(values))
+                found = self._find_cause(values)
             except ValueError as error:
-                answer, status = pages.alert(str(error)), 400
+                problem = str(error)
         shown = {key: self._without_secrets(value, values) for key, value in values.items()}
         shown["ticket"] = ""
         with self._lock:
-            accounts, calls = self._registry.names(), dict(self.calls)
-        address, root = _address(request), request.script_root
-        return pages.page(address, root, accounts, calls, shown, answer, status=status)
+            view = overview(self._registry, self._faults, self.calls, self.history, self._clock())
+        return pages.page(request, _address(request), view, shown, found, problem)
 
 
 def _address(request: Request) -> str:
@@ -533,5 +589,7 @@ def embedded(**options: Any) -> Sandbox:
             inherited._listener.close()  # this child must not keep its parent's port open
     # Not the usual account: an application may bring one of that name with a secret of its own.
     options.setdefault("app_id", "wx-embedded-sandbox")
-    sandbox = _embedded.get(pid) or _embedded.setdefault(pid, Sandbox(**options))
-    return sandbox.serve()
+    if pid not in _embedded:
+        # A command, or a test without a browser, has no use for the address.
+        _embedded.setdefault(pid, Sandbox(**options))._is_to_be_told = True
+    return _embedded[pid].serve()

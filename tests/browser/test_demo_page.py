@@ -60,16 +60,40 @@ def test_another_address_is_judged_by_the_sandbox(
 
 
 def test_without_the_internet(demo: Demo, open_phone: Callable[..., Phone]) -> None:
-    """The page says so, and shows the sandbox's verdict all the same."""
+    """The page says so, and that wx.config was not called, as the phone's card does."""
     desktop = open_phone(None)
     desktop.served = {r"https://res2?\.wx\.qq\.com/.*": None}
     page = desktop.page
     page.goto(demo.url)
-    expect(page.locator("#errmsg")).to_have_text("config:ok")
+    expect(page.locator("#errmsg")).to_have_text("not called")
     expect(page.locator("#verdict-note")).to_contain_text("jweixin could not be loaded")
     note = page.locator(f"{CARD} .warning")
     expect(note).to_contain_text("could not be loaded from res.wx.qq.com")
     assert not desktop.errors
+
+
+def test_it_heals_in_front_of_ones_eyes(demo: Demo, open_phone: Callable[..., Phone]) -> None:
+    """The ticket is replaced; the page is refused once, and has itself signed again."""
+    desktop = open_phone(None)
+    page = desktop.page
+    page.goto(f"{demo.url}/as/wxtea00000000000")
+    expect(page.locator("#errmsg")).to_have_text("config:ok")
+    page.click("#break")
+    expect(page.locator("#verdict-note")).to_contain_text("had itself signed again")
+    expect(page.locator("#errmsg")).to_have_text("config:ok")
+    assert page.locator(CARD).get_attribute("data-configs") == "2"
+    assert not desktop.errors
+
+
+def test_one_language_at_a_time(demo: Demo, open_phone: Callable[..., Phone]) -> None:
+    """The browser's, and the other one with a button."""
+    page = open_phone(None, locale="zh-CN").page
+    page.goto(demo.url)
+    expect(page.locator("#state")).to_have_text("有效")
+    expect(page.locator("#verdict h2")).to_have_text("手机的判定")
+    page.click("#language")
+    expect(page.locator("#verdict h2")).to_contain_text("verdict")
+    expect(page.locator("#state")).to_have_text("fresh")
 
 
 @pytest.mark.slow
@@ -80,7 +104,7 @@ def test_a_page_without_a_ticket(open_phone: Callable[..., Phone], tmp_path: Pat
         demo.post("/trouble/quota")
         page = open_phone(None).page
         page.goto(demo.url)
-        expect(page.locator("#errmsg")).to_have_text("no config to judge")
+        expect(page.locator("#errmsg")).to_have_text("not called")
         expect(page.locator(CARD).get_by_role("status")).to_contain_text("not called yet")
     finally:
         demo.stop()

@@ -103,8 +103,10 @@ def test_the_page_shows_fifty_accounts_and_how_many_there_are(caller: Caller) ->
     for number in range(1, 10_000):
         caller.sandbox.add_account(f"wx{number:04}", "secret")
     page = caller.http.get("/sandbox/").text
-    assert "wx0049 and 9,950 more" in page
-    assert len(page) < 10_000
+    assert "wx0049" in page
+    assert "wx0050" not in page
+    assert "and 9,950 more" in page
+    assert len(page) < 100_000
 
 
 def test_fifty_accounts_are_shown_alone(caller: Caller) -> None:
@@ -112,7 +114,7 @@ def test_fifty_accounts_are_shown_alone(caller: Caller) -> None:
     for number in range(1, 50):
         caller.sandbox.add_account(f"wx{number}", "secret")
     page = caller.http.get("/sandbox/").text
-    assert ", wx49\n" in page
+    assert ">wx49<" in page
     assert " more" not in page
 
 

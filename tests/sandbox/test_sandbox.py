@@ -187,22 +187,6 @@ def test_only_the_control_face_has_cors(caller: Caller) -> None:
     assert "Access-Control-Allow-Origin" not in caller.http.get(TOKEN).headers
 
 
-def test_the_page_says_what_it_is(caller: Caller) -> None:
-    """A small page with the counts, and account names that cannot be markup."""
-    caller.sandbox.add_account("<script>", "x")
-    caller.stable()
-    page = caller.http.get("/sandbox/").text
-    assert "This is not WeChat" in page
-    assert "<td>stable_token<td>1" in page
-    assert "<script>" not in page
-
-
-def test_the_page_shows_the_tag(caller: Caller) -> None:
-    """One line to paste."""
-    tag = "&lt;script src=&quot;http://devbox:8900/sandbox/bridge.js&quot;&gt;&lt;/script&gt;"
-    assert tag in caller.http.get("/sandbox/", base_url="http://devbox:8900/").text
-
-
 def test_a_body_without_end_is_refused(caller: Caller) -> None:
     """The sandbox reads a megabyte at most."""
     assert caller.http.post(STABLE, data=b"x" * 2_000_000).status_code == 413

@@ -448,7 +448,7 @@ def test_nothing_shown_is_a_secret(caller: Caller) -> None:
     registry = caller.sandbox._registry
     shown = repr((caller.sandbox.history, registry.components, registry.authorisations))
     page = caller.http.get("/sandbox/").text
-    assert "wx-platform (third party)" in page
+    assert "<code>wx-platform</code> <small>third party</small>" in page
     assert not [secret for secret in secrets if secret in shown + page]
 
 

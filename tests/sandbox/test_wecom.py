@@ -488,10 +488,11 @@ def test_the_page_shows_the_agents(caller: Caller) -> None:
     """By corp and agent, as text."""
     caller.sandbox.add_agent("<script>", "x", "<b>")
     page = caller.http.get("/sandbox/").text
-    assert f"{CORP} (agent {MAIL}), {CORP} (agent {NEWS})" in page
+    for agent in (MAIL, NEWS):
+        assert f"<code>{CORP}</code> <small>agent {agent}</small>" in page
     assert "?phone=wecom" in page
     assert "<script>" not in page
-    assert "<b>" not in page
+    assert "agent <b>" not in page
 
 
 # -- why a signature is invalid

@@ -7,6 +7,7 @@
   const signed = panel.dataset.signed ? JSON.parse(panel.dataset.signed) : null;
   const ownAddress = () => location.href.split("#")[0];
   const REFRESH_PAUSE = 10; // seconds that refresh() takes between two renewals
+  const say = (english, chinese) => (panel.lang === "en" ? english : chinese);
   const STATES = { fresh: "有效", stale: "待刷新", invalid: "无效" };
   let ticketBorn = null; // Unix time in ms of the ticket now in use
   let waitUntil = 0;
@@ -17,16 +18,9 @@
     if (element && element.textContent !== text) element.textContent = text;
   }
 
-  function chinese(text) {
-    const element = document.createElement("span");
-    element.lang = "zh-CN";
-    element.textContent = text;
-    return element;
-  }
-
   function time(seconds) {
     if (seconds === null) return "–";
-    if (seconds < 0) return "past";
+    if (seconds < 0) return say("past", "已过");
     const [h, m, s] = [seconds / 3600, (seconds / 60) % 60, seconds % 60].map(Math.floor);
     const two = (number) => String(number).padStart(2, "0");
     if (h) return `${h}:${two(m)}:${two(s)}`;
@@ -50,8 +44,8 @@
   function showTicket(ticket) {
     const { state, age, refresh_in: refreshIn, expires_in: expiresIn } = ticket;
     if ($("state").dataset.state !== state) {
-      if ($("state").dataset.state) put("news", `The ticket is ${state}.`);
-      $("state").replaceChildren(`${state} `, chinese(STATES[state]));
+      if ($("state").dataset.state) put("news", say(`The ticket is ${state}.`, `ticket ${STATES[state]}`));
+      put("state", say(state, STATES[state]));
       $("state").dataset.state = $("life").dataset.state = state;
     }
     if (age !== null) {
@@ -65,17 +59,21 @@
       $("mark").hidden = $("mark-label").hidden = false;
       const born = Date.now() - age * 1000;
       if (ticketBorn !== null && born - ticketBorn > 900)
-        put("news", `The ticket was renewed at ${new Date().toLocaleTimeString()}.`);
+        put("news", say("The ticket was renewed.", "ticket 已续期"));
       ticketBorn = born;
     }
     put("age", time(age));
     const next = refreshIn === null ? null : Math.max(refreshIn, ticket.retry_in || 0);
-    put("refresh-in", next !== null && next <= 0 ? "due" : time(next));
+    put("refresh-in", next !== null && next <= 0 ? say("due", "现在") : time(next));
     put("expires-in", time(expiresIn));
-    put("refreshed-by", ticket.refreshed_by || "–");
+    const by = ticket.refreshed_by === "this process" ? say("this process", "本进程") : ticket.refreshed_by;
+    put("refreshed-by", by || "–");
     $("error").dataset.error = ticket.last_error ? "some" : "none";
-    put("last-error", ticket.last_error || "None since the last renewal.");
-    const pause = `WeChat is left alone for ${time(ticket.retry_in)}, unless refresh() is called.`;
+    put("last-error", ticket.last_error || say("None since the last renewal.", "上次续期以来没有"));
+    const pause = say(
+      `WeChat is left alone for ${time(ticket.retry_in)}, unless refresh() is called.`,
+      `${time(ticket.retry_in)} 内不再询问微信，除非调用 refresh()`,
+    );
     put("retry", ticket.retry_in > 0 ? pause : "");
   }
 
@@ -85,7 +83,7 @@
     $("calls").replaceChildren(
       ...latest.map(({ age, name, outcome }) => {
         const [when, what, how] = ["time", "code", "b"].map((tag) => document.createElement(tag));
-        when.textContent = `${time(Math.max(0, age))} ago`;
+        when.textContent = say(`${time(Math.max(0, age))} ago`, `${time(Math.max(0, age))} 前`);
         what.textContent = name;
         how.textContent = outcome === 0 ? "ok" : String(outcome);
         how.className = outcome === 0 ? "ok" : "";
@@ -100,28 +98,49 @@
 
   function showVerdict(errMsg, note) {
     $("verdict").dataset.verdict = !errMsg ? "wait" : errMsg === "config:ok" ? "ok" : "bad";
-    put("errmsg", errMsg || "no config to judge");
+    put("errmsg", errMsg || say("not called", "未调用"));
     put("verdict-note", note);
   }
 
   let said = null; // by jweixin, to this page's wx.config
   let missing = false; // jweixin, once the page is loaded
+  const wasBroken = Boolean(sessionStorage.demoBroken); // the ticket, just before
+  sessionStorage.removeItem("demoBroken");
 
   async function judge() {
-    if (!signed) return showVerdict(null, "This page was made without a ticket.");
+    if (!signed)
+      return showVerdict(null, say("This page was made without a ticket.", "生成本页时没有 ticket"));
     const { appId, nonceStr, timestamp, signature } = signed;
     const url = $("address").value;
-    const own = url === ownAddress();
-    if (own && said) return showVerdict(said, "Said by jweixin here; the sandbox plays the phone.");
-    if (own && !missing) return; // it will say
+    if (url === ownAddress()) return missing ? showMissing() : said && showVerdict(said, own());
     const { errMsg } = await ask(panel.dataset.verdictUrl, {
       appId, nonceStr, timestamp, signature, url,
     });
     if (url !== $("address").value) return; // typed on meanwhile
-    let note = "This is not the address that was signed.";
-    if (own)
-      note = "jweixin could not be loaded: no internet? The sandbox judged without it. 无法加载 jweixin";
-    showVerdict(errMsg, note);
+    showVerdict(errMsg, say("This is not the address that was signed.", "签名用的不是这个网址"));
+  }
+
+  // The page never called wx.config, so there is no verdict, whatever the sandbox would say.
+  function showMissing() {
+    showVerdict(null, say(
+      "jweixin could not be loaded: no internet? So wx.config was not called.",
+      "无法加载 jweixin（没有联网？），所以没有调用 wx.config",
+    ));
+  }
+
+  function own() {
+    const configs = Number(document.querySelector("wx-sandbox-phone")?.dataset.configs);
+    if (said !== "config:ok" && wasBroken)
+      return say(
+        "The server hears one complaint in 10 minutes. Refresh now, then reload.",
+        "10 分钟内只受理一次投诉：请立即刷新，再重新加载",
+      );
+    return configs > 1
+      ? say(
+        "WeChat refused the first signature, and the page had itself signed again.",
+        "微信拒绝了第一个签名，页面自己重新取得了签名",
+      )
+      : say("Said by jweixin here; the sandbox plays the phone.", "jweixin 的回答，手机由沙箱扮演");
   }
 
   function listenToPhone() {
@@ -133,7 +152,7 @@
       if ($("address")) return judge();
       $("hint").hidden = true;
       $("verdict").hidden = false;
-      return showVerdict(said, "Said by this WeChat.");
+      return showVerdict(said, say("Said by this WeChat.", "本机微信的回答"));
     });
   }
 
@@ -141,17 +160,24 @@
 
   async function press(button) {
     const left = Math.ceil((waitUntil - Date.now()) / 1000);
-    if (left > 0) return put("done", `The next renewal is granted in ${left} s.`);
+    if (left > 0) return put("done", say(`The next renewal is granted in ${left} s.`, `${left} 秒后才能再次续期`));
     waitUntil = Date.now() + REFRESH_PAUSE * 1000;
     showPause();
-    put("done", "Asking …");
+    put("done", say("Asking …", "正在询问……"));
     try {
       const { asked } = await ask(button.dataset.url, {});
-      put("done", asked ? `Done: ${asked} ${asked === 1 ? "call" : "calls"}.` : "WeChat was not asked.");
+      const done = say(`Done: ${asked} ${asked === 1 ? "call" : "calls"}.`, `完成：${asked} 次调用`);
+      put("done", asked ? done : say("WeChat was not asked.", "没有询问微信"));
     } catch (error) {
-      put("done", `That did not work: ${error.message}.`);
+      put("done", say(`That did not work: ${error.message}.`, `没有成功：${error.message}`));
     }
     await look();
+  }
+
+  async function breakTicket(button) {
+    await ask(button.dataset.url, {});
+    sessionStorage.demoBroken = "1";
+    location.reload();
   }
 
   function showPause() {
@@ -175,7 +201,9 @@
     } catch {
       panel.classList.add("is-gone");
       $("gone").hidden = false;
-      put("gone", "The server does not answer. Is the demo still running? 服务器无响应");
+      put("gone", say(
+        "The server does not answer. Is the demo still running?", "服务器无响应，演示还在运行吗？",
+      ));
     }
   }
 
@@ -192,6 +220,10 @@
   }
 
   document.addEventListener("visibilitychange", watch);
+  $("language").addEventListener("click", () => {
+    document.cookie = `language=${$("language").dataset.language}; path=/; SameSite=Lax`;
+    location.reload();
+  });
   for (const link of document.querySelectorAll(".chips a"))
     if (link.href === location.href) link.setAttribute("aria-current", "page");
 
@@ -204,6 +236,7 @@
     });
     for (const button of $("buttons").querySelectorAll("button"))
       button.addEventListener("click", () => press(button));
+    $("break").addEventListener("click", () => breakTicket($("break")).catch(() => {}));
   }
   window.addEventListener("load", () => {
     missing = !window.wx;

@@ -1,0 +1,50 @@
+"""``python -m flask_wxjsapi``, and what a wheel has for it."""
+
+from __future__ import annotations
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from .conftest import free_port, wait_until
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.processes
+def test_the_demo_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From any directory, with its page and its style; in tox from the wheel."""
+    port = free_port()
+    monkeypatch.setenv("PORT", str(port))
+    process = subprocess.Popen([sys.executable, "-m", "flask_wxjsapi"], cwd=tmp_path)
+    url = f"http://127.0.0.1:{port}"
+
+    def is_up() -> bool:
+        assert process.poll() is None
+        try:
+            return requests.get(f"{url}/static/demo.css", timeout=10).ok
+        except requests.ConnectionError:
+            return False
+
+    try:
+        wait_until(is_up, what="the demo answers")
+        assert "wx.config" in requests.get(url, timeout=30).text
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_wheel_has_every_package() -> None:
+    """setup.cfg lists them by hand, since the demo is elsewhere."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    source = ROOT / "flask_wxjsapi"
+    if not source.exists():
+        pytest.skip("the tests run away from the source")
+    found = {".".join(file.parent.relative_to(ROOT).parts) for file in source.rglob("__init__.py")}
+    listed = set(config["options"]["packages"].split())
+    assert {name for name in listed if "._demo" not in name} == found
