@@ -46,7 +46,7 @@ docs: $(VENV)/installed
 	@echo "docs/_build/index.html, docs/_build/zh/index.html"
 
 clean:
-	rm -rf $(VENV) .coverage build dist *.egg-info .tox docs/_build tests/browser/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .coverage build dist *.egg-info .tox docs/_build tests/browser/node_modules client/index.* client/LICENSE examples/vite-*/dist examples/vite-*/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)

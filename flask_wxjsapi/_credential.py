@@ -107,7 +107,7 @@ class Credential:
             return "it lives too long"
         if self.issued_at > now + _DAY:
             return "it was issued in the future"
-        if self.generation > self.issued_at + 7 * _DAY:
+        if self.generation > now + 7 * _DAY:  # and not than issued_at: it may be a day ahead itself
             return "its generation is too high"
         return None
 

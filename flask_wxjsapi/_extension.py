@@ -118,6 +118,7 @@ class WxJsApi(JsApi):
         # With the app, and not here, so that neither keeps the other: an app is found by one dict.
         accounts = others[self.name] = _open(app, settings, lambda: self._loader)
         registered[self.name] = self
+        app.extensions[self._at_hand] = accounts.at_hand
 
         if settings.has_account:
             own = accounts.own

@@ -43,6 +43,7 @@ class JsApi:
         self.name = name
         #: The AppID; None for the account in the app's config.
         self.app_id = app_id
+        self._at_hand = f"wxjsapi.at_hand.{name}"
 
     @property
     def ticket(self) -> str:
@@ -93,7 +94,7 @@ class JsApi:
         try:
             context = _app_context()
             context.g.__dict__[SIGNED] = True  # its own way takes a tenth of all this
-            account: Account = context.app.extensions[ACCOUNTS][self.name].at_hand[self.app_id]
+            account: Account = context.app.extensions[self._at_hand][self.app_id]
         except (LookupError, RuntimeError):
             account, timeout = self._find()  # which says what is wrong
             page = _page(account.settings, url)
@@ -152,8 +153,7 @@ class JsApi:
             return script_tags(accounts.settings, NO_TICKET, nonce)
         page = _page(account.settings, url)
         wait = timeout or SCRIPT_TIMEOUT
-        root = quote(request.script_root) if has_request_context() else ""
-        return account.script(page, js_api_list, share, nonce, open_tag_list, debug, root, wait)
+        return account.script(page, js_api_list, share, nonce, open_tag_list, debug, _root(), wait)
 
     def refresh(self) -> str:
         """Renew the ticket now, for the whole cluster, in spite of a back-off; with AGENT_ID the
@@ -204,6 +204,14 @@ class JsApi:
                 f"This WxJsApi (name={self.name!r}) is not registered with the current app: call "
                 "wxjsapi.init_app(app) where the app is made."
             ) from None
+
+
+def _root() -> str:
+    """The path that the app is mounted at; a proxy may have it from a client, so it names no host,
+    as a path with two slashes in front would.
+    """
+    root = quote(request.script_root) if has_request_context() else ""
+    return f"/{root.lstrip('/')}" if root else ""
 
 
 def _page(settings: Settings, url: str | None = None) -> str:

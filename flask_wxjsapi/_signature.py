@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha1
 
+_HALF = "has a character in it that no text has (half of a surrogate pair)."
+
 
 def sign(*, ticket: str, noncestr: str, timestamp: int | str, url: str) -> str:
     """Sign a page for ``wx.config``.
@@ -17,8 +19,13 @@ def sign(*, ticket: str, noncestr: str, timestamp: int | str, url: str) -> str:
     :param timestamp: Unix time in seconds, the same that ``wx.config`` gets.
     :param url: the page's URL exactly as the browser has it, without the hash.
     :returns: 40 hexadecimal digits.
+    :raises RuntimeError: for a text that cannot be encoded; it quotes nothing.
     """
-    return sign_page(ticket, noncestr, timestamp, url)
+    try:
+        return sign_page(ticket, noncestr, timestamp, url)
+    except UnicodeEncodeError:  # which quotes the ticket
+        del ticket  # a traceback shows what its frames hold
+    raise RuntimeError(f"url or noncestr {_HALF}")
 
 
 # SHA-1 is WeChat's choice and protects nothing of ours: hence usedforsecurity=False, without which
@@ -43,6 +50,11 @@ def sign_card(values: Iterable[str | int]) -> str:
         them: for a card's extension (``cardExt``) timestamp, card id, code, openid and nonce; for
         ``chooseCard`` app id, location id, timestamp, nonce, card id and card type.
     :returns: 40 hexadecimal digits.
+    :raises RuntimeError: for a text that cannot be encoded; it quotes nothing.
     """
     text = "".join(sorted(map(str, values)))
-    return sha1(text.encode(), usedforsecurity=False).hexdigest()
+    try:
+        return sha1(text.encode(), usedforsecurity=False).hexdigest()
+    except UnicodeEncodeError:
+        del values, text
+    raise RuntimeError(f"A value {_HALF}")

@@ -134,8 +134,8 @@ _GATEWAY = (
 _MINUTE = "Too many calls in this minute; the next attempt waits for a new one."
 #: Where WeChat says more about one answer of its own. WeCom has no rid.
 RID: Final = (
-    f"What WeChat knows of the rid in the message it tells for seven days: {_CONSOLE}, or POST "
-    "/cgi-bin/openapi/rid/get."
+    f"What WeChat knows of the rid in the message it tells for seven days: {_CONSOLE}, or the "
+    "call openapi/rid/get."
 )
 _BUSY = (
     "WeChat is busy; the request is retried automatically. If that lasts for hours, look at the IP "

@@ -696,7 +696,7 @@ def test_the_endpoint_signs_for_each_account_on_its_hosts(platform: Platform) ->
         headers={"Origin": "https://one.example.com"},
     )
     assert refused.status_code == 400
-    assert "Access-Control-Allow-Origin" not in refused.headers
+    assert refused.headers["Access-Control-Allow-Origin"] == "*"  # it may read why, and no more
 
 
 @pytest.mark.parametrize(
@@ -761,8 +761,10 @@ def test_a_page_that_complains_names_its_account(platform: Platform) -> None:
     """Its ticket is verified, and no other."""
     platform.ticket(TWO)
     before = platform.ticket(ONE)
-    answer = platform.get(url="http://localhost/", app_id=ONE, rejected="1")
-    assert answer.status_code == 200
+    page = {"url": "http://localhost/", "app_id": ONE}
+    signed = platform.get(**page).json or {}
+    refused = {key: signed[key] for key in ("nonceStr", "timestamp", "signature")}
+    assert platform.get(**page, rejected="1", **refused).status_code == 200
     assert platform.ticket(ONE) != before
     assert platform.sandbox.calls["getticket"] == 3
 

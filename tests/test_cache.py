@@ -10,6 +10,7 @@ import pickle
 import socket
 import struct
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -419,6 +420,22 @@ def test_unknown_backend_is_refused_at_once(name: object) -> None:
     assert repr(name) in str(info.value)
 
 
+def test_no_frame_of_an_error_holds_the_config() -> None:
+    """Debuggers and error trackers show the variables of all frames."""
+    app = Flask("tests")
+    app.config.update(
+        SECRET_KEY="the-apps-own", CACHE_TYPE="NoCache", CACHE_REDIS_PASSWORD="hunter2"
+    )
+    with pytest.raises(RuntimeError, match="CACHE_TYPE") as caught:
+        CacheSettings(app.config, {"CACHE_REDIS_URL": "redis://:hunter2@h"})
+    seen = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    frames = [frame for frame in seen.stack if "_storage" in frame.filename]
+    assert frames
+    shown = repr([frame.locals for frame in frames])
+    assert "the-apps-own" not in shown
+    assert "hunter2" not in shown
+
+
 @pytest.mark.parametrize("directory", [{}, {"CACHE_DIR": None}, {"CACHE_DIR": ""}])
 def test_files_without_a_directory_are_refused_at_once(directory: dict[str, Any]) -> None:
     """The error quotes the key that is missing."""
@@ -661,6 +678,35 @@ def test_file_that_cannot_be_read_is_removed(
     assert server.find(KEY) is None
     assert not theirs.exists()
     assert server.find(KEY + ".other") == NEWER
+
+
+def _directory_with_something_in_it(path: Path) -> None:
+    path.mkdir()
+    (path / "x").touch()
+
+
+@posix_only
+@pytest.mark.parametrize(
+    "plant",
+    [
+        Path.mkdir,
+        _directory_with_something_in_it,
+        os.mkfifo,
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("/dev/zero"),
+    ],
+    ids=["directory", "full directory", "fifo", "endless link", "endless file"],
+)
+def test_what_is_no_file_is_put_aside(
+    tmp_path: Path,
+    open_cache: Callable[..., CacheServer],
+    plant: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """cachelib would log a traceback at every look, and could not replace a directory at all."""
+    server = open_cache(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    plant(Path(server._backend._get_filename(KEY)))
+    check_damage(server, caplog)
 
 
 def test_file_that_vanishes_is_no_failure(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import itertools
+import traceback
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -128,10 +130,11 @@ def test_same_arguments_same_digest() -> None:
 
 def test_pure() -> None:
     """The function can reach nothing but SHA-1: no clock, no random number, no configuration."""
-    for function, needed in ((sign, {"sign_page"}), (sign_page, {"_SHA1"})):
+    for function, needed in ((sign, {"sign_page", "_HALF"}), (sign_page, {"_SHA1"})):
         reached = inspect.getclosurevars(function)
         assert set(reached.globals) == needed
-        assert {**reached.nonlocals, **reached.builtins} == {}
+        assert reached.nonlocals == {}
+        assert set(reached.builtins) <= {"UnicodeEncodeError", "RuntimeError"}
 
 
 # -- cards -----------------------------------------------------------------------------------------
@@ -157,3 +160,23 @@ def test_card_values_may_be_numbers() -> None:
 def test_card_values_are_sorted_as_text() -> None:
     """10 stands before 9, capitals before small letters."""
     assert sign_card([9, 10, "b", "B", ""]) == hashlib.sha1(b"109Bb").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: sign(ticket=TICKET, noncestr=NONCE, timestamp=TIMESTAMP, url="http://a/\ud83d"),
+        lambda: sign_card([TICKET, "\ud83d"]),
+    ],
+    ids=["sign", "sign_card"],
+)
+def test_what_cannot_be_encoded_is_not_quoted(call: Callable[[], str]) -> None:
+    """Python's own error has the ticket in its arguments, and its frames do."""
+    with pytest.raises(RuntimeError, match="half of a surrogate pair") as caught:
+        call()
+    error = caught.value
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    frames = [frame for frame in shown.stack if frame.filename.endswith("_signature.py")]
+    assert frames
+    assert TICKET not in repr([error.args, [frame.locals for frame in frames]])
+    assert error.__context__ is None

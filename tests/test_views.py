@@ -218,6 +218,23 @@ def test_the_public_origin_is_signed(make_app: MakeApp) -> None:
     assert ask(app, "https://shop.test/a").status_code == 400
 
 
+def test_with_a_public_origin_no_host_of_a_request_is_signed(make_app: MakeApp) -> None:
+    """Whoever asks cannot say whose pages these are."""
+    app, _ = make_app(WXJSAPI_URL_PREFIX="/wxjsapi", WXJSAPI_PUBLIC_ORIGIN="https://m.shop.test")
+    answer = ask(app, "https://evil.example/a", Host="evil.example", Origin="https://evil.example")
+    assert answer.status_code == 400
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_a_host_that_is_not_trusted_is_a_400(make_app: MakeApp) -> None:
+    """Flask's own setting holds for pages and endpoints."""
+    app, wxjsapi = make_app(WXJSAPI_URL_PREFIX="/wxjsapi", TRUSTED_HOSTS=["m.shop.test"])
+    app.add_url_rule("/", "page", lambda: wxjsapi.config([]))
+    for host, status in (("m.shop.test", 200), ("evil.example", 400), (".shop.test", 400)):
+        assert get(app, "/", Host=host).status_code == status
+        assert ask(app, f"https://{host.lstrip('.')}/", Host=host).status_code == status
+
+
 def test_the_own_host_counts_with_its_port(app: Flask) -> None:
     """Two services on one host are two."""
     assert ask(app, "http://localhost:5000/", Host="localhost:5000").status_code == 200
@@ -461,7 +478,7 @@ def test_client_mjs(app: Flask) -> None:
 def test_client_types(app: Flask) -> None:
     """To be saved beside one's own sources."""
     response = get(app, "/wxjsapi/client.d.ts")
-    assert "export function config(options?: ConfigOptions)" in response.text
+    assert "export function config<" in response.text
 
 
 def test_a_jssdk_of_ones_own_has_no_spare_host(make_app: MakeApp) -> None:

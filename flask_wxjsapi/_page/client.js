@@ -17,13 +17,17 @@
     updateTimelineShareData: "onMenuShareTimeline",
   };
 
+  const isOnPage = typeof document === "object"; // and not in Node, which renders pages
+  const agent = isOnPage ? navigator.userAgent : "";
+  const isInWeChat = /MicroMessenger/i.test(agent);
+  let queue = Promise.resolve();
+  if (!isOnPage) return { config: config };
+
   const home = own ? new URL(".", own).href : null; // the endpoint is beside this script
   const earlier = window.wxjsapi;
   if (earlier && typeof earlier.config === "function") // one queue for the page, see config()
     return { config: (options) => earlier.config(Object.assign({ endpoint: home }, options)) };
 
-  const agent = navigator.userAgent;
-  const isInWeChat = /MicroMessenger/i.test(agent);
   const isWeCom = /wxwork/i.test(agent);
   // WeCom has the older calls alone; WeChat on a desktop heeds them, and has the newer ones.
   const isOnDesktop = !isWeCom && /WindowsWechat|MacWechat/i.test(agent);
@@ -33,7 +37,6 @@
   let kind = /iPhone|iPad|iPod/.test(agent) && !isWeCom ? "landing" : "current";
   const navigation = performance.getEntriesByType && performance.getEntriesByType("navigation")[0];
   const landing = withoutHash((navigation && navigation.name) || location.href);
-  let queue = Promise.resolve();
   let policy = null;
 
   function addresses() {
@@ -55,8 +58,10 @@
     return inTurn(() => configure(options || {}));
   }
 
-  function push(page) {
-    inTurn(() => configurePage(page)).catch(() => {});
+  async function push(page) {
+    // Where WeChat does not come, nobody waits for this page's turn.
+    const bridge = isInWeChat ? await findBridge() : null;
+    inTurn(() => configurePage(page, bridge));
   }
 
   /* One after the other: jweixin knows one signature at a time. */
@@ -92,21 +97,21 @@
 
   /* page.run(wx) calls wx.config and wx.ready; it was signed for page.url. What the page's own
    * scripts said to wx.ready() and wx.error() before there was a wx is in page.early. */
-  async function configurePage(page) {
+  async function configurePage(page, bridge) {
     const wx = await loadJweixin();
-    if (!isInWeChat) return page.run(wx);
+    if (!bridge) return page.run(wx);
     return holdReady(wx, async (ready) => {
       page.early.forEach(([name, callback]) => wx[name](callback));
-      const bridge = await findBridge();
       const [settings, callbacks] = read(wx, page);
       const sign = page.endpoint
         ? (url, refused) => ask(page.endpoint, url, settings.appId, refused)
         : null;
       let url = page.url;
-      if (sign && url !== addresses()[kind]) {
-        // The address of a fragment, or one that a script has changed before WeChat was there.
-        const signed = await sign(addresses()[kind]).catch((error) => console.warn(error.message));
-        if (signed) url = addresses()[kind];
+      const wanted = addresses()[kind];
+      // It is of a fragment, or a script has changed the address before WeChat was there.
+      if (sign && url !== wanted) {
+        const signed = await sign(wanted).catch((error) => console.warn(error.message));
+        url = signed ? wanted : url;
         Object.assign(settings, signed && signatureIn(signed));
       }
       await verdict(wx, bridge, settings, healer(settings, url, sign), ready);

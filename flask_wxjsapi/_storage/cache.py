@@ -6,11 +6,12 @@ import json
 import logging
 import math
 import os
+import stat
 import threading
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from flask_caching import Cache, backends
 from werkzeug.utils import import_string
@@ -31,6 +32,8 @@ from .server import TicketServer, tell_of_damage
 
 if TYPE_CHECKING:
     from flask import Flask
+
+T = TypeVar("T")
 
 
 class _TextSerializer:
@@ -220,7 +223,7 @@ class CacheServer(TicketServer):
             private_directory(self._directory)
 
     def _check_file(self, key: str) -> None:
-        """Before cachelib reads a file: it can be read, and has a whole head.
+        """Before cachelib reads a file: it is one, can be read, and has a whole head.
 
         One of another user (a command once run as root) would hold cachelib up for 16 s, and one
         without a whole head makes it log a traceback at every look. Nothing else that lies there is
@@ -230,10 +233,14 @@ class CacheServer(TicketServer):
             return
         path = Path(self._backend._get_filename(key))
         try:
-            size = path.stat().st_size - _HEAD
+            status = path.lstat()
         except FileNotFoundError:
             return
-        if 0 <= size <= _LARGEST:
+        size = status.st_size - _HEAD
+        if not stat.S_ISREG(status.st_mode):  # a directory could not even be replaced
+            path.rename(f"{path}{CACHELIB_SKIPS}")
+            self._report_damage(key, "no file")
+        elif 0 <= size <= _LARGEST:
             remove_unusable(path, os.R_OK)
         else:
             path.unlink(missing_ok=True)
@@ -310,23 +317,24 @@ class CacheSettings:
     def __init__(self, config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
         self._app_config = config
         self._overrides = dict(overrides)
-        self._resolve()
+        del config, overrides  # a traceback shows what its frames hold
+        _frameless(self._resolve)
 
     @property
     def key(self) -> Hashable:
         """Equal for accounts that can share one cache, with its connections, as things are now."""
-        return _Key(_frozen(self._merged()))
+        return _Key(_frozen(_frameless(self._merged)))
 
     @property
     def is_in_memory(self) -> bool:
         """Whether each process keeps its own, though nobody has said that just this is wanted."""
-        backend = _backend(self._merged()["CACHE_TYPE"])
+        backend = _backend(_frameless(self._merged)["CACHE_TYPE"])
         is_asked_for = bool(self._overrides.get("CACHE_TYPE"))
         return backend in (backends.NullCache, backends.SimpleCache) and not is_asked_for
 
     def open(self, app: Flask) -> CacheServer:
         """The cache, connected where its backend connects at once."""
-        config, directory = self._resolve()
+        config, directory = _frameless(self._resolve)
         if self.is_in_memory:
             is_chosen = _backend(self._merged()["CACHE_TYPE"]) is backends.SimpleCache
             _tell_of_memory(app, is_chosen=is_chosen)
@@ -373,6 +381,15 @@ class CacheSettings:
             "CACHE_OPTIONS": options,
             "CACHE_SERIALIZER": None,  # CacheServer brings its own
         }, directory
+
+
+def _frameless(read: Callable[[], T]) -> T:
+    """What is read of a config; its errors are raised here, where no frame holds that."""
+    try:
+        return read()
+    except RuntimeError as error:
+        problem = str(error)
+    raise RuntimeError(problem)
 
 
 def _frozen(value: Any) -> Hashable:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import IO, Any
+from urllib.parse import quote
 
 import click
 from flask import current_app
@@ -309,12 +310,16 @@ def sign(url: str, as_json: bool) -> None:
 @click.option("--signature", help="Likewise.")
 @click.option("--config", type=click.File(), help="These three in a file of JSON; - is stdin.")
 @click.option("--ticket", "given", help="A ticket that may have signed; - asks, or reads stdin.")
+@click.option(
+    "--real-auth-url", "compared", help="realAuthUrl of WeChat's answer, where there is one."
+)
 @click.option("--lang", type=click.Choice(["en", "zh", "both"]), default="both")
 @_as_json
 def verify(
     url: str,
     config: IO[str] | None,
     given: str | None,
+    compared: str | None,
     lang: str,
     as_json: bool,
     **values: str | None,
@@ -333,8 +338,9 @@ def verify(
     right, others = _candidates(account, _secret(given))
     try:
         found = diagnose(
-            url=url, noncestr=pasted[0], timestamp=pasted[1], signature=pasted[2],
+            url=compared or url, noncestr=pasted[0], timestamp=pasted[1], signature=pasted[2],
             ticket=right, others=others,
+            addresses={"compared": [url.partition("#")[0]], "request": _addresses(url)},
         )  # fmt: skip
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -344,6 +350,16 @@ def verify(
     else:
         _show_diagnosis(found, lang)
     _exit({"valid": "ok", "unknown": "unknown"}.get(found.cause, "warning"))
+
+
+def _addresses(page: str) -> Iterator[str]:
+    """Where the views of the app are that a page on the same host may have its config from."""
+    origin = "/".join(page.split("/")[:3])
+    sent = f"?url={quote(page.partition('#')[0], safe='')}"
+    for rule in current_app.url_map.iter_rules():
+        if not rule.arguments:
+            for query in ("", sent):
+                yield f"{origin}{rule.rule}{query}"
 
 
 def _show_diagnosis(found: Diagnosis, lang: str) -> None:

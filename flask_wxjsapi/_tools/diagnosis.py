@@ -156,6 +156,7 @@ def _unescaped(url: str) -> Iterator[str]:
 def _escaped(url: str) -> Iterator[str]:
     yield quote(url, safe="!~*'()")  # encodeURIComponent
     yield quote(url, safe="")
+    yield quote(quote(url, safe=""), safe="")
     yield quote(url, safe=";,/?:@&=+$!~*'()#")  # encodeURI
     for safe in ("[]'()", "'()", "()", "[]", ""):  # what others escape and browsers do not
         yield quote(url, safe=f"%;,/?:@&=+$!~*#{safe}")
@@ -207,13 +208,16 @@ def _mistakes(fragment: str) -> dict[str, _Vary]:
     }
 
 
-def _wrong_urls(page: str, mistakes: Mapping[str, _Vary]) -> dict[str, str]:
+def _wrong_urls(
+    page: str, mistakes: Mapping[str, _Vary], addresses: Mapping[str, Iterable[str]]
+) -> dict[str, str]:
     """URL -> the one mistake that makes it."""
-    urls = {page: "valid"}
-    for cause, vary in mistakes.items():
-        for url in vary(page):
+    made = {cause: vary(page) for cause, vary in mistakes.items()}
+    urls: dict[str, str] = {}
+    for cause, variants in {"compared": addresses.get("compared", ()), **made, **addresses}.items():
+        for url in variants:
             urls.setdefault(url, cause)
-    del urls[page]
+    urls.pop(page, None)
     return urls
 
 
@@ -223,7 +227,7 @@ def _twice_wrong(
     """URLs of two mistakes, and which two."""
     order = list(mistakes)
     for url, first in urls.items():
-        for second in order[order.index(first) + 1 :]:
+        for second in order[order.index(first) + 1 :] if first in mistakes else ():
             for changed in mistakes[second](url):
                 yield changed, f"{first}+{second}"
 
@@ -263,10 +267,15 @@ def _forms(right: _Values) -> Iterator[tuple[str, str]]:
         yield "order", "&".join(f"{name}={value}" for name, value in parts)
 
 
-def _texts(right: _Values, fragment: str, others: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _texts(
+    right: _Values,
+    fragment: str,
+    others: Mapping[str, str],
+    addresses: Mapping[str, Iterable[str]],
+) -> Iterator[tuple[str, str]]:
     """Cause and signed text, the likely ones first."""
     mistakes = _mistakes(fragment)
-    urls = _wrong_urls(right.url, mistakes)
+    urls = _wrong_urls(right.url, mistakes, addresses)
     tickets = [
         ("access_token" if label == "access_token" else "ticket", right._replace(ticket=other))
         for label, other in others.items()
@@ -296,6 +305,7 @@ def diagnose(
     signature: str,
     ticket: str,
     others: Mapping[str, str] = MappingProxyType({}),
+    addresses: Mapping[str, Iterable[str]] = MappingProxyType({}),
 ) -> Diagnosis:
     """Find what was signed in place of what should have been.
 
@@ -307,6 +317,8 @@ def diagnose(
     :param ticket: the ``jsapi_ticket`` that should have signed.
     :param others: a few other values that may have signed, by a label that tells what each is;
         ``"access_token"`` has a text of its own.
+    :param addresses: URLs that may have been signed instead, by cause: ``"compared"``, the
+        browser's own where WeChat named another, or ``"request"``, those of the app's views.
     :raises ValueError: for something that cannot come from a page; it says what to paste.
     """
     url, signature = url.strip(), signature.strip()
@@ -316,7 +328,7 @@ def diagnose(
     others = {label: other for label, other in others.items() if other not in ("", ticket)}
     digest, algorithm = signature.lower(), _ALGORITHMS[len(signature)]
     budget = _MOST
-    for cause, text in _texts(right, mark + fragment, others):
+    for cause, text in _texts(right, mark + fragment, others, addresses):
         budget -= len(text)
         if budget < 0:
             break

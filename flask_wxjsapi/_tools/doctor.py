@@ -17,6 +17,7 @@ from .._engine.back_off import BackOff, cause_of, latest
 from .._engine.reading import Status
 from .._error_text import describe
 from .._loopback import is_loopback
+from .._page import servers
 from .._settings import JSSDK_HOSTS, Settings
 from .._storage.server import TicketServer
 from .._storage.store import Part
@@ -107,6 +108,8 @@ def _on_settings(settings: Settings) -> Iterator[Finding]:
         yield "warning", f"{prefix}PUBLIC_ORIGIN is {origin}: is that what browsers show?"
     else:
         yield "ok", f"Pages are signed with {origin}."
+    if advice := servers.advice():
+        yield "ok", advice
 
 
 #: What Redis says -> what to do about it.

@@ -84,10 +84,18 @@ def find(values: Mapping[str, str], signers: Iterable[Signer]) -> dict[str, str 
     :param values: those of :func:`texts`.
     :raises ValueError: for values that cannot be right; it says which and why.
     """
-    signed = {key: values[key] for key in ("url", "timestamp", "signature")}
-    noncestr = values["nonceStr"]
     found = [
-        (app_id, diagnose(**signed, noncestr=noncestr, ticket=ticket, others=others))
+        (
+            app_id,
+            diagnose(
+                url=values["url"],
+                noncestr=values["nonceStr"],
+                timestamp=values["timestamp"],
+                signature=values["signature"],
+                ticket=ticket,
+                others=others,
+            ),
+        )
         for app_id, ticket, others in signers
     ]
     # What explains most: a right signature, then a mistake, then the right one's lack.

@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 import subprocess
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,12 +26,14 @@ from playwright.sync_api import (
 )
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+import flask_wxjsapi
 from flask_wxjsapi.sandbox import Sandbox
 
 from ..conftest import free_port, require
 from .phone_page import CONFIGURE, JWEIXIN_URL, Site
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
 MODULES = HERE / "node_modules"
 JWEIXIN = "jweixin-module/lib/index.js"
 IPHONE = (
@@ -64,12 +67,37 @@ def modules() -> Path:
     """The npm packages of package.json, which ``make test`` puts here."""
     wanted = json.loads((HERE / "package.json").read_text())["dependencies"]
     if not all((MODULES / name).exists() for name in wanted):
-        npm = shutil.which("npm")
-        if npm is None:
-            require("chromium", "no npm, which brings the real jweixin for the browser tests")
-        command = [str(npm), "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]
-        subprocess.run(command, cwd=HERE, check=True, stdin=subprocess.DEVNULL)
+        npm_install(HERE)
     return MODULES
+
+
+@pytest.fixture(scope="session")
+def npm_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What users get of ``client``: the folder that its tarball unpacks to."""
+    directory = tmp_path_factory.mktemp("npm")
+    shutil.copytree(ROOT / "client", directory / "client")
+    shutil.copy(ROOT / "LICENSE", directory)
+    (directory / "flask_wxjsapi").symlink_to(Path(flask_wxjsapi.__file__).parent)
+    command = [tool("npm"), "pack", "--silent", "--pack-destination", str(directory)]
+    subprocess.run(command, cwd=directory / "client", check=True, stdin=subprocess.DEVNULL)
+    (tarball,) = directory.glob("*.tgz")
+    with tarfile.open(tarball) as tar:
+        tar.extractall(directory, filter="data")
+    return directory / "package"
+
+
+def npm_install(folder: Path) -> None:
+    """Bring what the package.json of a folder names."""
+    command = [tool("npm"), "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]
+    subprocess.run(command, cwd=folder, check=True, stdin=subprocess.DEVNULL)
+
+
+def tool(name: str) -> str:
+    """Where ``npm`` or ``node`` is."""
+    found = shutil.which(name)
+    if found is None:
+        require("chromium", f"no {name}, which brings real scripts to the browser tests")
+    return str(found)
 
 
 @pytest.fixture(scope="package")

@@ -1,4 +1,4 @@
-"""wx_script() wherever its HTML lands: the page stays whole and hears the verdict, in each phone."""
+"""wx_script() wherever its HTML lands: the page stays whole and hears the verdict, everywhere."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_an_account_comes_and_goes(example: Example, open_phone: OpenPhone) -> N
 
     card.get_by_role("link", name="Open").click()
     expect_accepted(page, "Flowers")
-    page.go_back()
+    page.go_back(wait_until="commit")  # the browser has kept it
     card.get_by_role("button", name="Remove").click()
     expect(page.get_by_role("article")).to_have_count(2)
     response = page.goto(f"{example.url()}/{FLOWERS}/")

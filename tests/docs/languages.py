@@ -129,6 +129,12 @@ def check_make(arguments: list[str], namespace: dict[str, Any]) -> None:
         assert found, f"there is no make {target}"
 
 
+def check_npm(arguments: list[str], namespace: dict[str, Any]) -> None:
+    """Only the package of the folder ``client`` is installed."""
+    package = json.loads((ROOT / "client" / "package.json").read_text(encoding="utf-8"))
+    assert arguments == ["install", package["name"]]
+
+
 def check_flask(arguments: list[str], namespace: dict[str, Any]) -> None:
     """The subcommand is Flask's or ours, with options that it has."""
     group = FlaskGroup(load_dotenv=False)
@@ -188,6 +194,7 @@ COMMANDS: dict[str, Callable[[list[str], dict[str, Any]], None]] = {
     "curl": check_curl,
     "flask": check_flask,
     "make": check_make,
+    "npm": check_npm,
     "pip": check_pip,
     "python": check_python,
     "unset": ignore,
@@ -205,4 +212,5 @@ LANGUAGES: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "json": check_json,
     "nginx": check_nginx,
     "shell": check_shell,
+    "ts": check_brackets,  # its types: tests/browser/test_npm_projects.py
 }

@@ -50,9 +50,8 @@ PAGES = READMES + sorted(
     for path in (ROOT / "docs").rglob("*.rst")
     if "_build" not in path.parts
 )
-#: Chinese pages with blocks of their own; the others have those of the English page.
-OWN_BLOCKS = [f"docs/zh/{name}.rst" for name in ("sharing", "single-page-apps", "troubleshooting")]
-RUN_PAGES = [page for page in PAGES if not page.startswith("docs/zh/") or page in OWN_BLOCKS]
+#: The Chinese pages have the blocks of the English ones.
+RUN_PAGES = [page for page in PAGES if not page.startswith("docs/zh/")]
 REMARKS = ("within", "file", "append", "not-run")
 _REMARK = re.compile(rf"^ *\.\. ({'|'.join(REMARKS)}): *(.+)\n\s*\Z", re.M)
 

@@ -185,6 +185,17 @@ def test_every_public_name_is_in_the_reference() -> None:
         assert re.search(rf"^\.\. \w+:: flask_wxjsapi\.{name}$", text, re.M), name
 
 
+@pytest.mark.parametrize("page", ["docs/single-page-apps.rst", "docs/zh/single-page-apps.rst"])
+def test_the_errors_of_the_client_are_the_codes(page: str) -> None:
+    """What the table has is what a page in a browser says."""
+    said = source() + (PACKAGE / "_page" / "client.js").read_text(encoding="utf-8")
+    table = read(page).split("\n``error.message``  ")[1].split("\n\n")[0]
+    messages = re.findall(r"^``(.+?)``", table, re.M)
+    assert messages
+    for part in (part for message in messages for part in message.split("…")):
+        assert part.strip() in said, part
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_messages_quoted_on_a_page_are_the_codes(page: str) -> None:
     """What a Chinese page quotes in English, a reader will search for."""

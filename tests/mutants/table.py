@@ -83,6 +83,13 @@ MUTANTS = [
             ("generation", "generation"),
         ]
     ),
+    Mutant(
+        "hostile record believed: generation of a time ahead",
+        "_credential.py",
+        "Credential.problem",
+        gives("self.generation > now + 7 * _DAY", "self.generation > self.issued_at + 7 * _DAY"),
+        f"{READING}a_record_planted_far_ahead_spoils_none_that_follows",
+    ),
     # -- WeChat repeats itself ---------------------------------------------------------------------
     Mutant(
         "repeated ticket: the first end is not remembered",
@@ -1908,5 +1915,55 @@ MUTANTS = [
         "_one_line",
         takes("SetupError", "RuntimeError"),
         "tools/test_cli.py::test_a_setting_that_cannot_be_right_is_one_line",
+    ),
+    # -- what a page says, and what is stored of it ------------------------------------------------
+    Mutant(
+        "a complaint needs no signature of ours",
+        "_account.py",
+        "Account.has_signed",
+        returns("True"),
+        "test_views.py::test_a_signature_that_is_not_ours_is_no_complaint",
+    ),
+    Mutant(
+        "a complaint is heard by other methods",
+        "_views.py",
+        "_is_complaint",
+        gives("request.method == 'GET'", "True"),
+        "test_views.py::test_a_complaint_is_a_get",
+    ),
+    Mutant(
+        "another site complains",
+        "_views.py",
+        "_is_from_elsewhere",
+        returns("False"),
+        "test_views.py::test_another_site_has_nothing_to_complain_of",
+    ),
+    Mutant(
+        "a page with a signature may be stored",
+        "_views.py",
+        "guard_signed_responses",
+        without("no_store"),
+        "test_views.py::test_what_holds_a_signature_is_not_stored",
+    ),
+    Mutant(
+        "a view's own Cache-Control is lost",
+        "_views.py",
+        "guard_signed_responses",
+        gives("'Cache-Control' not in response.headers", "True"),
+        "test_views.py::test_what_holds_a_signature_is_not_stored",
+    ),
+    Mutant(
+        "each refused host is told for ever",
+        "_views.py",
+        "_tell_of_host",
+        if_is("refused", False),
+        "test_views.py::test_strangers_do_not_fill_the_log",
+    ),
+    Mutant(
+        "what is wrong cannot be read from elsewhere",
+        "_views.py",
+        "_shared",
+        gives("response.status_code >= 400", "False"),
+        "test_views.py::test_what_is_wrong_is_read_from_everywhere",
     ),
 ]

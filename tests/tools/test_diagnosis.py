@@ -479,7 +479,21 @@ def test_texts_are_whole_and_different() -> None:
 
 def test_every_cause_is_tested() -> None:
     """A new cause comes with its test."""
-    assert {*URL_MISTAKES.values(), *MISTAKES.values(), "valid"} == set(texts())
+    assert {*URL_MISTAKES.values(), *MISTAKES.values(), *ADDRESSES, "valid"} == set(texts())
+
+
+ADDRESSES = ("compared", "request")
+
+
+@pytest.mark.parametrize("cause", ADDRESSES)
+@pytest.mark.parametrize("address", ["https://other.example/api?url=x", "https://x.example"])
+def test_an_address_known_from_elsewhere_is_named(cause: str, address: str) -> None:
+    """One that has nothing in common with the page's."""
+    page = Page(cause)
+    signature = page.sign(url=address)
+    assert page.diagnose(signature).cause == "unknown"
+    assert page.diagnose(signature, addresses={cause: [address]}).cause == cause
+    assert page.diagnose(page.sign(), addresses={cause: [page.url]}).cause == "valid"
 
 
 def test_texts_are_in_their_language() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import click
 import pytest
@@ -38,6 +39,42 @@ def test_verify_names_the_cause(site: Site, signed: str, cause: str) -> None:
     assert f"&url={signed}\n" in result.stdout
     assert "The signed URL" in result.stdout
     assert "签名用的 URL" in result.stdout
+
+
+def test_verify_knows_the_address_of_a_view(site: Site) -> None:
+    """A view of the app's own that serves the config as JSON, and signs its own address."""
+    site.app.add_url_rule("/api/wx-config", "wx_config", lambda: "")
+    for query in ("", "?url=https%3A%2F%2Fshop.example%2Fp%3Fa%3D1"):
+        signed = f"https://shop.example/api/wx-config{query}"
+        result = site.run("verify", PAGE, *pasted(config_of(site, signed)))
+        assert re.search("^Cause +request$", result.stdout, re.M)
+        assert "config(url=" in result.stdout
+    result = site.run("verify", PAGE, *pasted(config_of(site)))
+    assert re.search("^Cause +valid$", result.stdout, re.M)
+
+
+def test_verify_takes_the_address_that_wechat_compared(site: Site) -> None:
+    """The page was signed for the one in the browser."""
+    compared = ("--real-auth-url", "https://shop.example/landing")
+    result = site.run("verify", PAGE, *compared, *pasted(config_of(site)))
+    assert (result.exit_code, "realAuthUrl" in result.stdout) == (1, True)
+    assert re.search("^Cause +compared$", result.stdout, re.M)
+    result = site.run("verify", PAGE, *compared, *pasted(config_of(site, compared[1])))
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("escapes", [1, 2])
+def test_verify_knows_a_url_that_was_escaped_twice(site: Site, escapes: int) -> None:
+    """As a page sends it that has called encodeURIComponent once too often."""
+    signed = PAGE
+    for _ in range(escapes):
+        signed = quote(signed, safe="")
+    config = config_of(site)
+    config["signature"] = sign(
+        ticket=site.ticket(), noncestr=config["nonceStr"], timestamp=config["timestamp"], url=signed
+    )
+    result = site.run("verify", PAGE, *pasted(config))
+    assert re.search("^Cause +escaped$", result.stdout, re.M)
 
 
 @pytest.mark.parametrize(("lang", "english"), [("en", True), ("zh", False)])
