@@ -365,6 +365,10 @@ def _on_ticket(account: Account, kind: str, seen: _Seen) -> Iterator[Finding]:
             "Nobody but this command has it." if alone(account) else "All processes have it now."
         )
         yield "ok", f"A {name} was asked for, since there was none to be seen. {whose}"
+    ahead = (found.issued_at or 0) - time.time()
+    if ahead > _SKEW:
+        text = f"The {name} was stored with a time that is {ahead:.0f} s ahead of this machine's."
+        yield "warning", f"{text} Two clocks disagree: use NTP on all of them."
     yield _of_state(found, name)
 
 

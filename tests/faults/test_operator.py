@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ from click.testing import Result
 from flask import Flask
 
 from flask_wxjsapi import WxJsApi
+from flask_wxjsapi._accounts import ACCOUNTS
+from flask_wxjsapi._credential import JSAPI_TICKET
 from flask_wxjsapi.sandbox import Sandbox
 
 from ..tools.terminal import run, said
@@ -134,3 +139,76 @@ def test_a_redis_that_can_only_be_read(
     exits = (doctor.exit_code, refresh.exit_code)
     assert exits == (2, 1)
     figure(f"Redis says {code}: doctor, refresh", "exit 2 and 1, what to do", exits)
+
+
+# -- the table of the documentation ----------------------------------------------------------------
+
+TABLE = Path(__file__).parents[2] / "docs" / "operator.csv"
+ROWS = [*csv.reader(TABLE.read_text("utf-8").splitlines())]
+
+
+def fails(errcode: int) -> Fault:
+    """Nothing is there, and WeChat says so much."""
+
+    def fail(desk: Desk) -> None:
+        desk.server.do("FLUSHALL")
+        desk.sandbox.fail(errcode, times=None)
+        assert desk.run("refresh").exit_code == 1
+
+    return fail
+
+
+def healed(desk: Desk) -> None:
+    fails(45009)(desk)
+    desk.sandbox.heal()
+
+
+def aged(age: float, *, failing: bool = True) -> Fault:
+    """The ticket was issued so many seconds ago, by somebody's clock."""
+
+    def age_it(desk: Desk) -> None:
+        app = desk.app()
+        with app.app_context():
+            session = app.extensions[ACCOUNTS]["default"].own.credentials.session()
+            held = session.find(JSAPI_TICKET)
+            at = time.time() - age
+            older = replace(held, issued_at=at, expires_at=at + 7200, generation=int(at) + 9999)
+            session.save(JSAPI_TICKET, older)
+        if failing:
+            desk.sandbox.fail(-1, times=None)
+            desk.run("refresh")
+
+    return age_it
+
+
+STATES: dict[str, Fault] = {
+    "Nothing is there yet": lambda desk: desk.server.do("FLUSHALL"),
+    "All is well": lambda desk: None,
+    "Stale, and its renewals fail": aged(7050),
+    "No valid ticket": aged(7250),
+    "Redis refuses the connection": refused,
+    "Redis hangs": frozen,
+    "Redis can only be read": read_only,
+    "A wrong AppSecret": fails(40125),
+    "An IP address that is not on the whitelist": fails(40164),
+    "The quota is used up": fails(45009),
+    "The quota is there again": healed,
+    "Two clocks disagree": aged(-7300, failing=False),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=itemgetter(0))
+def test_what_status_and_doctor_say(desk: Desk, row: list[str]) -> None:
+    """As docs/operator.csv has it."""
+    name, *expected = row
+    STATES[name](desk)
+    for command, exit_code, text in (("status", *expected[:2]), ("doctor", *expected[2:])):
+        result = desk.run(command)
+        assert text in " ".join(result.stdout.split())
+        assert result.exit_code == int(exit_code)
+
+
+def test_the_table_has_all_states() -> None:
+    """In this order."""
+    assert [row[0] for row in ROWS] == [*STATES]
