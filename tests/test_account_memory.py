@@ -190,6 +190,7 @@ def test_an_account_that_fails_and_is_asked_for_is_no_stranger(
     assert len(platform.runtime._kept) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_thread", [True, False])
 def test_memory_does_not_grow_with_all_that_ever_came(
     has_thread: bool,

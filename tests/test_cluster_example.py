@@ -63,7 +63,13 @@ def test_four_workers_share_one_ticket(cluster: tuple[subprocess.Popen[str], str
     assert json.loads(read(f"{sandbox}/sandbox/calls")) == {"stable_token": 1, "getticket": 1}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, id="Ctrl-C"),
+    ],
+)
 def test_it_ends_all_it_started(
     cluster: tuple[subprocess.Popen[str], str, str], number: signal.Signals
 ) -> None:

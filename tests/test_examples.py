@@ -351,6 +351,7 @@ def test_platform(tmp_path: Path, table: Path) -> None:
     assert all(RIGHT not in text.replace(f"<code>{RIGHT}</code>", "") for text in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_platform_says_what_is_wrong_with_a_form(tmp_path: Path, table: Path) -> None:
     """And keeps nothing of it; what was typed comes back, but for the secret."""
@@ -385,6 +386,7 @@ def test_platform_says_what_is_wrong_with_a_form(tmp_path: Path, table: Path) ->
         assert table.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_platform_with_workers(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, valkey: Valkey

@@ -194,11 +194,10 @@ def arrive(way: str, agent: str, site: Site, open_phone: Callable[..., Phone]) -
 
 
 def rows() -> Iterator[Any]:
-    """``make test`` has two phones with URL_PREFIX; the rest takes longer."""
+    """``make test`` has Android with URL_PREFIX; the rest takes longer."""
     with TABLE.open(encoding="utf-8", newline="") as file:
         for way, name, *expected in csv.reader(file):
-            quick = name in ("Android", "iOS")
-            marks = [] if quick else [pytest.mark.slow]
+            marks = [] if name == "Android" else [pytest.mark.slow]
             found = Found(expected[0], int(expected[1]), int(expected[2]))
             yield pytest.param(way, name, True, found, marks=marks, id=f"{way}-{name}")
             found = Found(expected[3], int(expected[4]), 0)

@@ -270,6 +270,7 @@ def test_a_foreign_ticket_heals_and_is_reported(
     assert any("names another ticket" in line for line in warnings(caplog))
 
 
+@pytest.mark.slow
 def test_what_does_not_heal_is_asked_for_twice_and_verified_once(
     make_site: Callable[..., Site],
     open_phone: OpenPhone,
@@ -622,6 +623,7 @@ def test_a_bridge_that_cannot_be_listened_to(
     assert attempt(phone, {"page": "current"}) == "config:ok"
 
 
+@pytest.mark.slow
 def test_a_strict_policy(site: Site, open_phone: OpenPhone) -> None:
     """What the client loads carries the page's nonce."""
     site.policy = (
@@ -689,6 +691,7 @@ def test_accounts_take_turns_on_one_page(
     assert phone.errors == []
 
 
+@pytest.mark.slow
 def test_accounts_that_are_called_at_the_same_time(shop: Site, open_phone: OpenPhone) -> None:
     """They take turns as well; one that does not exist holds up no other."""
     phone = open_phone()
@@ -702,6 +705,7 @@ def test_accounts_that_are_called_at_the_same_time(shop: Site, open_phone: OpenP
     assert phone.page.evaluate("() => seen") == ["wx-tea", "wx-books", "wx-tea"]
 
 
+@pytest.mark.slow
 def test_what_one_account_learns_of_the_phone_is_true_of_all(
     shop: Site, open_phone: OpenPhone
 ) -> None:
@@ -732,6 +736,7 @@ def test_the_complaint_names_the_account(
     assert [is_rejected for _, is_rejected in shop.asked] == [False, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("app_id", ["wx-none", "", "wx-tea&rejected=1", "https://x.test/?a=1#b"])
 def test_an_account_that_does_not_exist(shop: Site, open_phone: OpenPhone, app_id: str) -> None:
     """The server says so, whatever is in the AppID; an empty one is not the app's own."""
@@ -742,6 +747,7 @@ def test_an_account_that_does_not_exist(shop: Site, open_phone: OpenPhone, app_i
     assert phone.errors == []
 
 
+@pytest.mark.slow
 def test_an_account_that_cannot_be_loaded(shop: Site, open_phone: OpenPhone) -> None:
     """The server's words again."""
     phone = open_phone()
@@ -805,6 +811,7 @@ def test_a_page_on_another_host(
         assert outcome == (reason if html is SCRIPT else None)  # a module is not even loaded
 
 
+@pytest.mark.slow
 def test_the_module_is_the_script(site: Site, open_phone: OpenPhone) -> None:
     """One implementation, with or without a name to import."""
     html = MODULE.format(api=site.url, sandbox=site.sandbox.url)

@@ -111,6 +111,7 @@ def test_a_replaced_ticket_heals(site: Site, open_phone: Callable[..., Phone], p
     assert phone.errors == []
 
 
+@pytest.mark.slow
 def test_what_does_not_heal_is_tried_twice(
     make_site: Callable[..., Site], open_phone: Callable[..., Phone]
 ) -> None:
@@ -127,6 +128,7 @@ def test_what_does_not_heal_is_tried_twice(
         assert len(site.asked) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_is_said(site: Site, open_phone: Callable[..., Phone]) -> None:
     """The page has WeChat's refusal then, and the console both."""
     site.after = LISTENS
@@ -255,6 +257,7 @@ def test_trusted_types_without_its_policy_say_so(
     says(phone, "wxjsapi: Failed to execute 'createPolicy'")
 
 
+@pytest.mark.slow
 def test_an_amd_loader_is_named(site: Site, open_phone: Callable[..., Phone]) -> None:
     """It takes jweixin to itself, and there is no wx."""
     site.before = '<script nonce="n">window.define = () => {}; window.define.amd = {}</script>'
@@ -283,6 +286,7 @@ def test_forged_elements(site: Site, open_phone: Callable[..., Phone], forged: s
     assert len(site.asked) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forged", FORGED)
 def test_forged_elements_and_the_script_alone(
     site: Site, open_phone: Callable[..., Phone], forged: str

@@ -84,6 +84,7 @@ def test_what_is_wrong_with_a_form(example: Example, open_phone: OpenPhone) -> N
     expect(page.get_by_label("Add an account").get_by_label("AppID")).to_have_value(TEA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user_agent", [None, ANDROID, IPHONE], ids=["desktop", "android", "ios"])
 def test_one_page_goes_from_account_to_account(
     example: Example, open_phone: OpenPhone, user_agent: str | None
@@ -114,6 +115,7 @@ def test_one_page_goes_from_account_to_account(
     assert not [line for line in asked if "rejected" in line]
 
 
+@pytest.mark.slow
 def test_clicks_that_are_faster_than_wechat(example: Example, open_phone: OpenPhone) -> None:
     """The verdict that is shown is that of the account that is shown."""
     phone = open_phone(None)
@@ -139,6 +141,7 @@ def test_clicks_that_are_faster_than_wechat(example: Example, open_phone: OpenPh
     assert phone.errors == []
 
 
+@pytest.mark.slow
 def test_a_visitor_of_an_account_that_is_removed(example: Example, open_phone: OpenPhone) -> None:
     """The open page says what the server says, and the other account goes on."""
     visitor, keeper = open_phone(None), open_phone(None)
@@ -155,6 +158,7 @@ def test_a_visitor_of_an_account_that_is_removed(example: Example, open_phone: O
     assert visitor.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/", "/switch/", f"/{BOOKS}/"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_narrow_screen(example: Example, open_phone: OpenPhone, path: str, scheme: str) -> None:

@@ -280,10 +280,7 @@ def verdicts(phone: Phone, address: str, ticket: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in ("direct", "tls_proxy") else pytest.mark.slow)
-        for name in FRONTS
-    ],
+    [pytest.param(name, marks=[] if name == "tls_proxy" else pytest.mark.slow) for name in FRONTS],
 )
 def test_every_address_is_accepted(
     fronts: Fronts,

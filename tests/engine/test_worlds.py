@@ -58,7 +58,13 @@ class Day:
         return self.cluster.upstream.calls[JSAPI_TICKET]
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(world, marks=[] if world == "remaining" else pytest.mark.slow)
+        for world in WORLDS
+    ],
+)
 def test_a_day_in_each_world(clock: FakeClock, world: str) -> None:
     """No read fails, no ticket is dead for more than a second, at most 60 calls."""
     day = Day(clock, world)

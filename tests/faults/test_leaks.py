@@ -89,6 +89,7 @@ def check(found: Found, figure: Figure, what: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_mistakes_and_settings_leak_nothing(figure: Figure) -> None:
     """A view's mistakes while there is a ticket, and settings with a secret in or beside them."""
     found = provoke(sentry=ALL, plays=["mistakes", "settings"])

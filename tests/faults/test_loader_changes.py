@@ -49,6 +49,7 @@ def tickets_of(fleet: Fleet, app_id: str) -> set[str]:
     return {answer["ticket"] for answer in everyone(fleet, f"/ticket/{app_id}", 200).values()}
 
 
+@pytest.mark.slow
 def test_what_is_added_is_there(platform: Platform, config: dict[str, str], figure: Figure) -> None:
     """At once; where it was asked for before, ten seconds later at most."""
     (first,) = platform.add(range(1))
@@ -100,6 +101,7 @@ def test_what_is_corrected_is_right_everywhere_after_one_refresh(
     figure("a secret is corrected, refresh() in one of 4 workers", "right in all of them", text)
 
 
+@pytest.mark.slow
 def test_what_is_corrected_counts_at_the_next_renewal(
     config: dict[str, str], tmp_path: Path, figure: Figure
 ) -> None:
@@ -145,6 +147,7 @@ def test_what_is_removed_ends_everywhere_after_one_refresh(
     )
 
 
+@pytest.mark.slow
 def test_what_is_removed_ends_with_the_next_renewal(
     config: dict[str, str], tmp_path: Path, figure: Figure
 ) -> None:

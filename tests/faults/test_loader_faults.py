@@ -60,6 +60,7 @@ def log_of(fleet: Fleet) -> str:
 # -- nonsense --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nonsense_is_a_failed_read_of_its_account(
     platform: Platform, config: dict[str, str]
 ) -> None:
@@ -82,6 +83,7 @@ def test_nonsense_is_a_failed_read_of_its_account(
     assert platform.sandbox.calls == {"stable_token": len(bad) + 1, "getticket": len(bad) + 1}
 
 
+@pytest.mark.slow
 def test_nonsense_is_a_failed_renewal_of_its_account(
     platform: Platform, config: dict[str, str]
 ) -> None:
@@ -108,6 +110,7 @@ def test_nonsense_is_a_failed_renewal_of_its_account(
 # -- slow and hanging ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_slow_loader_is_waited_for(platform: Platform, config: dict[str, str]) -> None:
     """Once by all who want its account, and by nobody else."""
     slow, good = platform.add(range(2))
@@ -146,6 +149,7 @@ def test_a_loader_that_hangs_holds_up_its_account_alone(
     figure("a loader hangs for one account", "one thread", f"{size['threads']} with gunicorn's")
 
 
+@pytest.mark.slow
 def test_renewals_whose_loader_hangs_hold_up_nobody_else(
     platform: Platform, config: dict[str, str]
 ) -> None:
@@ -243,6 +247,7 @@ def test_strangers_who_name_ever_other_accounts(
     assert grown < 20_000
 
 
+@pytest.mark.slow
 def test_strangers_who_name_the_same_account(
     platform: Platform, config: dict[str, str], figure: Figure
 ) -> None:

@@ -573,7 +573,8 @@ def test_nothing_secret_leaves(
 def test_the_capture_misses_nothing(scene: Scene, log: Log, issued: set[str]) -> None:
     """What it is meant to see is there: the loggers, the debugger, the errors and the values."""
     scene.sandbox.fail("40125")
-    process = scene.process(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(scene.directory))
+    cache = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(scene.directory)}
+    process = scene.process(WXJSAPI_REFRESH_TIMEOUT=20, **cache)  # a busy machine
     process.app.logger.debug("here")
     scene.use(process)
     seen = _seen(scene, log)
