@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -199,14 +200,20 @@ STATES: dict[str, Fault] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=itemgetter(0))
-def test_what_status_and_doctor_say(desk: Desk, row: list[str]) -> None:
+def test_what_status_doctor_and_the_log_say(
+    desk: Desk, row: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """As docs/operator.csv has it."""
-    name, *expected = row
+    name, *expected, event = row
+    caplog.set_level(logging.INFO, "flask_wxjsapi")
+    caplog.clear()
     STATES[name](desk)
     for command, exit_code, text in (("status", *expected[:2]), ("doctor", *expected[2:])):
         result = desk.run(command)
         assert text in " ".join(result.stdout.split())
         assert result.exit_code == int(exit_code)
+    told = {record.wxjsapi["event"] for record in caplog.records if hasattr(record, "wxjsapi")}
+    assert event in told or (event, told) == ("", set())
 
 
 def test_the_table_has_all_states() -> None:
