@@ -94,7 +94,7 @@ _CALL = Markup(
     'if(client&&typeof client.push==="function")return client.push(page);'
     "if(isFirst)return run(page);"
     "client=window.wxjsapi=[page];"
-    "setTimeout(function(){window.wxjsapi===client&&client.forEach(run)},5000)})(%s);"
+    "setTimeout(function(){window.wxjsapi===client&&client.forEach(run)},10000)})(%s);"
 )
 
 

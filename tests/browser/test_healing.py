@@ -326,11 +326,14 @@ def test_a_page_put_in_without_client_js(site: Site, open_phone: Callable[..., P
     )
     phone = open_phone()
     phone.served[CLIENT] = None
+    phone.page.clock.install()
     phone.page.goto(site.url)
     with site.app.app_context():
         html = site.wxjsapi.script(["scanQRCode"], share={"title": "T"}, url=phone.page.url)
     phone.page.evaluate(PUT_IN, str(html) + LISTENS)
-    phone.page.wait_for_function("window.heard?.length", timeout=30_000)
+    phone.page.wait_for_function("!!(window.heard && window.wx.config)")
+    phone.page.clock.run_for(11_000)
+    phone.page.wait_for_function("heard.length")
     verdict(phone)
     assert phone.page.evaluate("heard") == [True]
     assert card(phone)["friend"]["title"] == "T"
