@@ -14,7 +14,7 @@ let text = readFileSync(here(`${served}client.js`), "utf8");
 text = replace(text, "\n(function (own", "\nexport const { config } = (function (own");
 text = replace(text, '["https://res.wx.qq.com/…"]', `["https://res.${jssdk}", "https://res2.${jssdk}"]`);
 // A bundle has no address beside which the endpoint would be.
-text = replace(text, 'Reflect.get(Document.prototype, "currentScript", document).src', "null");
+text = replace(text, '(Reflect.get(Document.prototype, "currentScript", document) || {}).src', "null");
 writeFileSync(here("index.js"), text);
 copyFileSync(here(`${served}client.d.ts`), here("index.d.ts"));
 copyFileSync(here("../LICENSE"), here("LICENSE"));

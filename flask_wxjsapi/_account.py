@@ -18,7 +18,7 @@ from ._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, JSAPI_TICKET
 from ._engine.reading import Credentials, Status
 from ._engine.runtime import Engine
 from ._engine.snapshot import Holding, Times
-from ._page.client import client_inline
+from ._page.client import client_inline, client_name
 from ._page.config import AgentConfig, WxConfig, listed
 from ._page.script import page_call, share_card, tags, warning
 from ._settings import Settings
@@ -278,7 +278,8 @@ class Account:
         self._script_failed = False
         endpoint = None if settings.url_prefix is None else f"{root}{settings.url_prefix}/"
         body = page_call(page, endpoint, config, card, settings.platform.share_calls)
-        client = f"{endpoint}client.js" if endpoint else client_inline(tuple(settings.jssdk_urls))
+        sdk = tuple(settings.jssdk_urls)
+        client = f"{endpoint}{client_name(sdk)}" if endpoint else client_inline(sdk)
         return script_tags(settings, body, nonce, client)
 
     def _tell_of_pages(self, cause: str) -> None:

@@ -11,6 +11,7 @@
   "use strict";
 
   const PATIENCE = 10000; // milliseconds for the server, jweixin's host and WeChat to answer
+  const UNANSWERED = "WeChat did not answer";
   const SILENCE = 2000; // milliseconds after which no complaint is a yes, see listen()
   const OLDER = {
     updateAppMessageShareData: "onMenuShareAppMessage",
@@ -25,7 +26,8 @@
 
   const home = own ? new URL(".", own).href : null; // the endpoint is beside this script
   const earlier = window.wxjsapi;
-  if (earlier && typeof earlier.config === "function") // one queue for the page, see config()
+  const has = (name) => earlier && typeof earlier[name] === "function";
+  if (has("config") && has("push")) // one queue for the page; that of 0.1 had no push()
     return { config: (options) => earlier.config(Object.assign({ endpoint: home }, options)) };
 
   const isWeCom = /wxwork/i.test(agent);
@@ -37,6 +39,7 @@
   let kind = /iPhone|iPad|iPod/.test(agent) && !isWeCom ? "landing" : "current";
   const navigation = performance.getEntriesByType && performance.getEntriesByType("navigation")[0];
   const landing = withoutHash((navigation && navigation.name) || location.href);
+  const holds = new Map(); // by JS-SDK, see holdReady()
   let policy = null;
 
   function addresses() {
@@ -58,10 +61,15 @@
     return inTurn(() => configure(options || {}));
   }
 
-  async function push(page) {
-    // Where WeChat does not come, nobody waits for this page's turn.
-    const bridge = isInWeChat ? await findBridge() : null;
-    inTurn(() => configurePage(page, bridge));
+  function push(page) {
+    const wx = isInWeChat && findJweixin();
+    const work = async () => {
+      // Where WeChat does not come, nobody waits for this page's turn.
+      const bridge = isInWeChat ? await findBridge() : null;
+      await inTurn(() => configurePage(page, bridge));
+    };
+    // From now on: what follows in this page is not about the verdict on the one before.
+    (wx ? holdReady(wx, work) : work()).catch(() => null); // inTurn() has said it
   }
 
   /* One after the other: jweixin knows one signature at a time. */
@@ -89,7 +97,7 @@
         jsApiList: Array.from(new Set(names)), // a new one: jweixin changes it in place
         openTagList: options.openTagList || signed.openTagList,
       });
-      await verdict(wx, bridge, settings, healer(settings, url, sign), ready);
+      await inTime(verdict(wx, bridge, settings, healer(settings, url, sign), ready), UNANSWERED);
       if (options.share) share(wx, options.share);
       return wx;
     });
@@ -114,8 +122,9 @@
         url = signed ? wanted : url;
         Object.assign(settings, signed && signatureIn(signed));
       }
-      await verdict(wx, bridge, settings, healer(settings, url, sign), ready);
-      callbacks.forEach((callback) => callback());
+      const accepted = verdict(wx, bridge, settings, healer(settings, url, sign), ready);
+      // However late that is; the next page does not wait for it.
+      await inTime(accepted.then(() => callbacks.forEach((callback) => callback())), UNANSWERED);
     });
   }
 
@@ -166,7 +175,7 @@
       if (bridge.invoke === listening) wx.config(settings);
       else listen(wx, settings, heal, ready, resolve);
     });
-    const errMsg = await inTime(verified, "WeChat did not answer");
+    const errMsg = await verified;
     if (errMsg !== "config:ok") throw refusal(errMsg, heal.why);
   }
 
@@ -258,20 +267,37 @@
   /* After a first wx.config jweixin calls what wx.ready() is given at once; until WeChat has
    * accepted this one it is kept. */
   async function holdReady(wx, work) {
-    const [ready, kept] = [wx.ready, []];
-    wx.ready = (callback) => kept.push(callback);
+    const held = holds.get(wx) || { ready: wx.ready, kept: [], by: 0 };
+    holds.set(wx, held);
+    held.by += 1;
+    wx.ready = (callback) => held.kept.push(callback);
     try {
-      return await work((callback) => ready.call(wx, callback));
+      return await work((callback) => held.ready.call(wx, callback));
     } finally {
-      wx.ready = ready;
-      kept.forEach((callback) => wx.ready(callback));
+      held.by -= 1;
+      if (!held.by) release(wx, held);
     }
+  }
+
+  function release(wx, held) {
+    holds.delete(wx);
+    wx.ready = held.ready;
+    held.kept.forEach((callback) => {
+      try {
+        wx.ready(callback);
+      } catch (error) {
+        setTimeout(() => {
+          throw error; // the page's own, and it stops no other handler
+        });
+      }
+    });
   }
 
   // -- the server, the script and the bridge
 
   async function ask(endpoint, url, appId, refused) {
-    const query = new URLSearchParams({ url: url });
+    const query = new URLSearchParams();
+    query.set("url", url); // and not as an argument, which Chrome 57 cannot read
     if (appId != null) query.set("app_id", appId);
     if (refused) {
       const { timestamp, nonceStr, signature } = refused;
@@ -281,7 +307,7 @@
     const base = new URL(endpoint.replace(/\/*$/, "/"), location.href);
     const asked = fetch(new URL("config?" + query, base), { cache: "no-store" }).then(
       (response) => response.json().then((answer) => [response, answer], () => [response, {}]),
-      (error) => Promise.reject(new Error("No signature from " + base.host + ": " + error.message)),
+      (error) => Promise.reject(new Error("No signature from " + base.host + ": " + error.message))
     );
     const [response, answer] = await inTime(asked, base.host + " did not answer");
     if (response.ok && answer.signature) return answer;
@@ -367,4 +393,4 @@
   window.wxjsapi = { config: config, push: push };
   waiting.forEach(push);
   return window.wxjsapi;
-})(Reflect.get(Document.prototype, "currentScript", document).src, ["https://res.wx.qq.com/…"]);
+})((Reflect.get(Document.prototype, "currentScript", document) || {}).src, ["https://res.wx.qq.com/…"]);

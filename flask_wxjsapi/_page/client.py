@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -11,7 +12,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 #: The script's own address, which no element of the page can forge as ``document.currentScript``.
-_OWN = 'Reflect.get(Document.prototype, "currentScript", document).src'
+_OWN = '(Reflect.get(Document.prototype, "currentScript", document) || {}).src'
 _JSSDK = '["https://res.wx.qq.com/…"]'
 _COMMENT = re.compile(r"^\s*(/\*.*?\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL)
 
@@ -33,6 +34,15 @@ def client_module(jssdk_urls: Iterable[str]) -> str:
     """The text of ``client.mjs``: the same, with a name to import."""
     text = client_script(jssdk_urls).replace(_OWN, "import.meta.url")
     return text.replace("(function (own", "export const { config } = (function (own")
+
+
+@lru_cache(8)
+def client_name(jssdk_urls: tuple[str, ...]) -> str:
+    """``client.js`` as pages ask for it: under a name that changes with its text, since a browser
+    may have kept that of another version.
+    """
+    digest = hashlib.sha256(client_script(jssdk_urls).encode()).hexdigest()
+    return f"client.js?{digest[:8]}"
 
 
 @lru_cache(8)

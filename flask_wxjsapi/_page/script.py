@@ -83,13 +83,18 @@ def page_call(
 
 
 #: A page that is put into another one may be there before the scripts it comes with: it waits for
-#: client.js, and what its own scripts say to wx.ready() and wx.error() waits for the JS-SDK.
+#: client.js, and what its own scripts say to wx.ready() and wx.error() waits for the JS-SDK. Where
+#: client.js has not come, or cannot be read, it runs as it stands.
 _CALL = Markup(
-    '(function(page){var isFirst=document.readyState==="loading";'
+    '(function(page){var isFirst=document.readyState==="loading",client=window.wxjsapi;'
     "function keep(name){return function(callback){page.early.push([name,callback])}}"
-    "if(isFirst&&!window.wxjsapi)return window.wx&&page.run(wx);"
+    "function run(page){var wx=window.wx;if(!wx||!wx.config)return;page.run(wx);"
+    "page.early.splice(0).forEach(function(each){wx[each[0]](each[1])})}"
     'if(!isFirst)window.wx=window.wx||{ready:keep("ready"),error:keep("error")};'
-    "(window.wxjsapi=window.wxjsapi||[]).push(page)})(%s);"
+    'if(client&&typeof client.push==="function")return client.push(page);'
+    "if(isFirst)return run(page);"
+    "client=window.wxjsapi=[page];"
+    "setTimeout(function(){window.wxjsapi===client&&client.forEach(run)},10000)})(%s);"
 )
 
 

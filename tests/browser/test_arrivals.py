@@ -193,6 +193,28 @@ def arrive(way: str, agent: str, site: Site, open_phone: Callable[..., Phone]) -
     return Found(verdict.removeprefix("config:"), configs, site.asked)
 
 
+def test_turbo_from_page_to_page(
+    make_site: Callable[..., Site], open_phone: Callable[..., Phone]
+) -> None:
+    """What a page gives to wx.ready() waits for the verdict on that page, not on the one before."""
+    site = make_site(WXJSAPI_URL_PREFIX="/wxjsapi")
+    listens = """<a id="go" href="/two">next</a><script>
+      window.heard = window.heard || [];
+      wx.ready(() => heard.push(document.querySelector("wx-sandbox-phone").dataset.url));
+    </script>"""
+    for path in ("/one", "/two"):
+        template = HOST.replace("{{ body }}", SCRIPT + listens)
+        template = template.replace("{{ library }}", LIBRARIES["Turbo"])
+        site.app.add_url_rule(path, path, lambda template=template: site._page(template))
+    phone = open_phone()
+    phone.page.goto(f"{site.url}/one")
+    phone.page.wait_for_function("heard.length === 1")
+    phone.page.click("#go")
+    phone.page.wait_for_function("heard.length === 2")
+    assert phone.page.evaluate("heard") == [f"{site.url}/one", f"{site.url}/two"]
+    assert phone.errors == []
+
+
 def rows() -> Iterator[Any]:
     """``make test`` has Android with URL_PREFIX; the rest takes longer."""
     with TABLE.open(encoding="utf-8", newline="") as file:

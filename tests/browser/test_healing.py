@@ -12,6 +12,7 @@ from flask import Flask, Response, render_template_string, request
 from flask_wxjsapi import WxJsApi
 from flask_wxjsapi.sandbox import Sandbox
 
+from ..conftest import wait_until
 from .conftest import ANDROID, IPHONE, Phone
 from .phone_page import CARD
 from .test_bridge_phones import WINDOWS
@@ -166,6 +167,35 @@ def test_a_cached_page_heals(site: Site, open_phone: Callable[..., Phone]) -> No
     assert [asked["url"] for asked in site.asked] == [f"{site.url}/?a=1"]
 
 
+def test_a_late_verdict_still_sets_the_card(site: Site, open_phone: Callable[..., Phone]) -> None:
+    """WeChat asks its server, and a phone may be in a tunnel."""
+    site.before = """<script>{
+      const { invoke } = WeixinJSBridge;
+      WeixinJSBridge.invoke = (name, args, callback) => invoke(name, args, (answer) => {
+        if (name !== "preVerifyJSAPI") return callback(answer);
+        window.answer = () => callback(answer);
+      });
+    }</script>"""
+    phone = open_phone()
+    phone.page.clock.install()
+    phone.page.goto(site.url)
+    phone.page.wait_for_function("!!window.answer")
+    phone.page.clock.run_for(11_000)
+    says(phone, "WeChat did not answer within 10 seconds.")
+    phone.page.evaluate("answer()")
+    assert card(phone)["friend"]["title"] == "T"
+
+
+def test_a_handler_that_throws_stops_no_other(site: Site, open_phone: Callable[..., Phone]) -> None:
+    """It is an error of the page's, for whatever collects those."""
+    site.after = "<script>wx.ready(() => { throw Error('of the page') })</script>" + LISTENS
+    phone = open_phone()
+    phone.page.goto(site.url)
+    phone.page.wait_for_function("heard.length")
+    wait_until(lambda: phone.errors == ["of the page"], what="the error is the page's")
+    assert "T" in str(card(phone))
+
+
 @pytest.mark.slow
 def test_a_bridge_that_cannot_be_listened_to(site: Site, open_phone: Callable[..., Phone]) -> None:
     """It heals there as well."""
@@ -264,6 +294,69 @@ def test_an_amd_loader_is_named(site: Site, open_phone: Callable[..., Phone]) ->
     phone = open_phone()
     phone.page.goto(site.url)
     says(phone, "an AMD loader took it")
+
+
+# -- client.js is another one, late or not there ---------------------------------------------------
+
+CLIENT = r".*/wxjsapi/client\.js.*"
+#: Puts what it is given into the page, with its scripts, as htmx does.
+PUT_IN = """(html) => {
+  const part = document.createRange().createContextualFragment(html);
+  for (const script of part.querySelectorAll("script")) script.async = false;
+  document.body.append(part);
+}"""
+
+
+@pytest.mark.parametrize(
+    "text", [None, "<!doctype html>", "window.wxjsapi = { config() {} }"], ids=str
+)
+def test_a_page_without_this_client_js(
+    site: Site, open_phone: Callable[..., Phone], text: str | None
+) -> None:
+    """It is blocked, cannot be read, or is that of 0.1, which had no push(): the page runs."""
+    phone = open_phone()
+    phone.served[CLIENT] = text
+    phone.page.goto(site.url)
+    verdict(phone)
+    assert card(phone)["friend"]["title"] == "T"
+    assert [error for error in phone.errors if "push" in error] == []
+
+
+def test_a_page_put_in_without_client_js(site: Site, open_phone: Callable[..., Phone]) -> None:
+    """It runs, its own wx.ready() too, when client.js has not come for a while."""
+    site.app.view_functions["page"] = lambda path="": (
+        f'<!doctype html><script src="{site.sandbox.url}/sandbox/bridge.js"></script><body>'
+    )
+    phone = open_phone()
+    phone.served[CLIENT] = None
+    phone.page.clock.install()
+    phone.page.goto(site.url)
+    with site.app.app_context():
+        html = site.wxjsapi.script(["scanQRCode"], share={"title": "T"}, url=phone.page.url)
+    phone.page.evaluate(PUT_IN, str(html) + LISTENS)
+    phone.page.wait_for_function("!!(window.heard && window.wx.config)")
+    phone.page.clock.run_for(11_000)
+    phone.page.wait_for_function("heard.length")
+    verdict(phone)
+    assert phone.page.evaluate("heard") == [True]
+    assert card(phone)["friend"]["title"] == "T"
+
+
+def test_a_client_js_that_is_evaluated(site: Site, open_phone: Callable[..., Phone]) -> None:
+    """As jQuery before 3.0 does in .load(): there is no current script then."""
+    site.after = LISTENS
+    phone = open_phone()
+    phone.served[CLIENT] = "0"
+    phone.page.goto(f"{site.url}/?a=1")
+    del phone.served[CLIENT]
+    phone.page.evaluate(
+        """async () => {
+          const text = await (await fetch("/wxjsapi/client.js")).text();
+          (0, eval)(text);
+          await wxjsapi.config({ endpoint: "/wxjsapi", share: { title: "evaluated" } });
+        }"""
+    )
+    assert card(phone)["friend"]["title"] == "evaluated"
 
 
 FORGED = [
