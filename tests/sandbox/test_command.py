@@ -17,7 +17,7 @@ from .caller import SOON, fetch
 
 
 def test_the_command_serves_until_ctrl_c() -> None:
-    """It prints where it is and all that an app needs to be set to, and ends without a traceback."""
+    """It prints where it is and the settings of an app, and ends without a traceback."""
     process = subprocess.Popen(
         [sys.executable, "-m", "flask_wxjsapi.sandbox", "--port", "0", "--ttl", "60"],
         stdout=subprocess.PIPE,
