@@ -38,6 +38,17 @@ def test_the_demo_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         process.wait()
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("--port=5001", 2)])
+def test_an_option_starts_no_demo(option: str, code: int) -> None:
+    """Who asks for help, or guesses an option, is told what there is."""
+    command = [sys.executable, "-m", "flask_wxjsapi", option]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == code
+    assert ("PORT" in ended.stdout) == (code == 0)
+    assert ("usage:" in ended.stderr) == (code == 2)
+
+
 def test_the_wheel_has_every_package() -> None:
     """setup.cfg lists them by hand, since the demo is elsewhere."""
     config = configparser.ConfigParser()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -14,6 +15,8 @@ from demo import read_ttl
 from werkzeug.serving import make_server
 
 COMMAND = "python -m flask_wxjsapi" if Path(__file__).parent.name == "_demo" else "make demo"
+HELP = """Shows the demo of Flask-WxJsApi. It takes no options; the environment has them:
+PORT (5000), TTL (seconds that the sandbox's tickets live) and every FLASK_WXJSAPI_* setting."""
 
 
 def main() -> int | str:
@@ -21,6 +24,7 @@ def main() -> int | str:
 
     :returns: the exit code, or what went wrong.
     """
+    argparse.ArgumentParser(prog=COMMAND, description=HELP).parse_args()
     if not os.environ.get("FLASK_WXJSAPI_APP_ID"):
         os.environ["FLASK_DEBUG"] = "1"  # the extension takes its sandbox in debug mode only
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -54,11 +54,12 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     with sandbox:
         # Somebody may give a real secret, so that the application's settings can stay as they are.
-        secret = args.app_secret if args.app_secret == APP_SECRET else "as given"
+        secret = args.app_secret if args.app_secret == APP_SECRET else "…"
         lines = (
             f"WeChat sandbox on {sandbox.url}/sandbox/  (Ctrl-C stops it)",
-            f"app id {args.app_id}, secret {secret}",
             f"  export FLASK_WXJSAPI_API_BASE_URL={sandbox.url}",
+            f"  export FLASK_WXJSAPI_APP_ID={args.app_id}",
+            f"  export FLASK_WXJSAPI_APP_SECRET={secret}",
             f"  curl -d '{json.dumps({'fault': '45009', 'times': 3})}' {sandbox.url}/sandbox/fail",
             f'  <script src="{sandbox.url}/sandbox/bridge.js"></script>  makes a browser its phone',
             *(f"WeCom corp {corp}, agent {agent}, secret as given" for corp, _, agent in agents),

@@ -97,8 +97,6 @@ PAGES = [
         for language in ("", "zh/")
         for name in ("single-page-apps", "accounts")
     ),
-    "README.rst",
-    "README.zh_CN.rst",
     "client/README.md",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import contextlib
 import importlib.util
 import re
@@ -51,22 +52,28 @@ def test_the_default_of_a_setting_is_the_codes(key: str) -> None:
 
 
 @pytest.mark.parametrize("readme", READMES)
-def test_the_settings_in_a_readme_are_the_codes(readme: str) -> None:
-    """Its table has the keys that the code reads, and their numbers."""
-    text = read(readme)
-    assert re.findall(r"^``WXJSAPI_(\w+)``", text, flags=re.M) == list(inside.DEFAULTS)
-    for key in ("REFRESH_AHEAD", "REFRESH_TIMEOUT", "SYNC_INTERVAL"):
-        row = re.search(rf"^``WXJSAPI_{key}`` +(\d+)", text, flags=re.M)
-        assert row
-        assert int(row[1]) == inside.DEFAULTS[key]
-
-
-@pytest.mark.parametrize("readme", READMES)
 def test_a_readme_names_the_files_of_its_quickstart_first(readme: str) -> None:
     """The reader knows where to paste a block."""
     text = read(readme)
     assert text.index("``app.py``") < text.index(".. code-block:: python")
     assert text.index("``templates/index.html``") < text.index(".. code-block:: html+jinja")
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_links_of_a_readme_work_on_a_package_index(readme: str) -> None:
+    """They are absolute, begin where setup.cfg says that the docs are, and lead to pages."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    (home,) = re.findall(r"^Documentation = (.+)$", config["metadata"]["project_urls"], re.M)
+    text = read(readme)
+    links = re.findall(r"`[^`]+? <(.+?)>`_", text)
+    assert links
+    for link in links:
+        assert link.startswith(home)
+        assert (ROOT / "docs" / link.removeprefix(home)).with_suffix(".rst").exists(), link
+    for image in re.findall(r"^\.\. image:: (.+)$", text, re.M):
+        name = image.removeprefix(f"{home}_images/")
+        assert f".. image:: {name}\n" in "".join(map(read, PAGES)), f"no page shows {image}"
 
 
 def test_both_readmes_have_the_same_parts() -> None:

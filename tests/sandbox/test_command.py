@@ -17,7 +17,7 @@ from .caller import SOON, fetch
 
 
 def test_the_command_serves_until_ctrl_c() -> None:
-    """It prints where it is and who the account is, and ends without a traceback."""
+    """It prints where it is and the settings of an app, and ends without a traceback."""
     process = subprocess.Popen(
         [sys.executable, "-m", "flask_wxjsapi.sandbox", "--port", "0", "--ttl", "60"],
         stdout=subprocess.PIPE,
@@ -27,13 +27,16 @@ def test_the_command_serves_until_ctrl_c() -> None:
     )
     try:
         assert process.stdout
-        lines = [process.stdout.readline() for _ in range(4)]
+        lines = [process.stdout.readline().strip() for _ in range(5)]
         url = lines[0].split()[3].removesuffix("/sandbox/")
         sandbox = Sandbox()
         sandbox.url = url
         assert fetch(sandbox).json()["expires_in"] == 60
-        assert sandbox.app_id in lines[1]
-        assert lines[2].strip() == f"export FLASK_WXJSAPI_API_BASE_URL={url}"
+        assert lines[1:4] == [
+            f"export FLASK_WXJSAPI_API_BASE_URL={url}",
+            f"export FLASK_WXJSAPI_APP_ID={sandbox.app_id}",
+            f"export FLASK_WXJSAPI_APP_SECRET={sandbox.app_secret}",
+        ]
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=SOON)
     finally:
