@@ -282,6 +282,7 @@ def test_one_language(demo: Demo, spoken: str, title: str) -> None:
     assert ("手机" in page) == (spoken == "zh-CN")
 
 
+@pytest.mark.slow
 def test_a_real_account(start: Callable[..., Demo], sandbox: Sandbox) -> None:
     """With an account in the environment the example asks its WeChat and has no sandbox."""
     demo = start(

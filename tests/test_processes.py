@@ -18,7 +18,11 @@ from .processes import Gunicorn, at_once
 
 pytestmark = pytest.mark.processes
 
-STORES = ["redis", "files", "custom"]
+STORES = [
+    "redis",
+    pytest.param("files", marks=pytest.mark.slow),
+    pytest.param("custom", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture
@@ -106,7 +110,7 @@ def test_half_a_minute_of_load_over_short_lived_tickets(valkey: Valkey, tmp_path
     assert 30 / 7.5 <= periods <= 30 / 5 + 2
 
 
-@pytest.mark.parametrize("store", ["redis", "files"], indirect=True)
+@pytest.mark.parametrize("store", STORES[:2], indirect=True)
 def test_a_killed_lease_holder_is_succeeded(store: dict[str, str], tmp_path: Path) -> None:
     """SIGKILL in mid-fetch: another takes over within the lease's life, with one more call."""
     with Sandbox().serve() as sandbox:

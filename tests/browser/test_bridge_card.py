@@ -25,6 +25,7 @@ CHOICES = [
 ]
 
 
+@pytest.mark.slow
 def test_it_covers_little_while_all_is_well(site: Site, open_desktop: Callable[..., Phone]) -> None:
     """It unfolds by itself for a refusal, and otherwise when somebody wants it to."""
     desktop = open_desktop()

@@ -441,6 +441,7 @@ def test_the_share_card(site: Site, open_phone: OpenPhone) -> None:
         assert args["imgUrl"] == site.url + "/i.png"
 
 
+@pytest.mark.slow
 def test_the_default_link_has_nothing_of_the_visitors(site: Site, open_phone: OpenPhone) -> None:
     """As the one that the server makes, byte for byte."""
     phone = open_phone()

@@ -272,6 +272,7 @@ def test_trusted_types(
     assert phone.errors == []
 
 
+@pytest.mark.slow
 def test_trusted_types_without_its_policy_say_so(
     site: Site, open_phone: Callable[..., Phone]
 ) -> None:
@@ -322,6 +323,7 @@ def test_a_page_without_this_client_js(
     assert [error for error in phone.errors if "push" in error] == []
 
 
+@pytest.mark.slow
 def test_a_page_put_in_without_client_js(site: Site, open_phone: Callable[..., Phone]) -> None:
     """It runs, its own wx.ready() too, when client.js has not come for a while."""
     site.app.view_functions["page"] = lambda path="": (
@@ -342,6 +344,7 @@ def test_a_page_put_in_without_client_js(site: Site, open_phone: Callable[..., P
     assert card(phone)["friend"]["title"] == "T"
 
 
+@pytest.mark.slow
 def test_a_client_js_that_is_evaluated(site: Site, open_phone: Callable[..., Phone]) -> None:
     """As jQuery before 3.0 does in .load(): there is no current script then."""
     site.after = LISTENS

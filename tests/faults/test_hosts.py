@@ -312,6 +312,7 @@ class Whitelist:
         return self._wechat.fetch(kind, **options)
 
 
+@pytest.mark.slow
 def test_one_host_of_two_is_not_whitelisted(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -116,12 +116,14 @@ def test_every_planted_leak_is_found() -> None:
     assert set().union(*PLANTS.values()) == set(places(found))
 
 
+@pytest.mark.slow
 def test_tracers_of_redis_show_no_value(valkey: Valkey, figure: Figure) -> None:
     """Neither OpenTelemetry nor Sentry shows what is written to Redis, without PII."""
     found = provoke(sentry=TRACES, plays=[], redis=valkey.url)
     check(found, figure, "tracers of Redis")
 
 
+@pytest.mark.slow
 def test_values_in_redis_are_hidden_by_the_hooks(valkey: Valkey, figure: Figure) -> None:
     """Sentry with PII shows what is written to Redis; with the hooks of the page it does not."""
     shown = provoke(sentry=ALL, plays=[], redis=valkey.url)

@@ -210,6 +210,7 @@ def config_of(fleet: Fleet, app_id: str) -> int:
     return get(fleet.url, f"/wxjsapi/config?app_id={app_id}&url={_PAGE}")[0]
 
 
+@pytest.mark.slow
 def test_strangers_who_name_ever_other_accounts(
     platform: Platform, config: dict[str, str], figure: Figure
 ) -> None:

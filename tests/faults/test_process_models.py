@@ -420,6 +420,7 @@ def test_a_process_without_requests_has_a_thread_after_its_first_use(sandbox: Sa
     assert dict(sandbox.calls) == {"stable_token": 1, "getticket": 1}
 
 
+@pytest.mark.slow
 def test_a_process_without_requests_keeps_its_ticket_warm(figure: Figure) -> None:
     """Nobody reads for two lives: the ticket is renewed, and the next read has a current one."""
     with Sandbox(ticket="new", ticket_lifetime=1).serve() as sandbox:
@@ -453,6 +454,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_preforking_queue_asks_once(tmp_path: Path) -> None:
     """Three forked workers, cold, at once: one call; a thread in each, none in the parent."""
     with Sandbox(delay=0.3).serve() as sandbox:
@@ -690,6 +692,7 @@ def test_a_forked_child_does_not_keep_the_lease_that_its_parent_released(
                 assert other.hear().get("ticket", ticket) != ticket
 
 
+@pytest.mark.slow
 def test_the_exit_of_a_forked_child_does_not_free_the_lease_of_its_parent(
     files: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -711,6 +714,7 @@ def test_the_exit_of_a_forked_child_does_not_free_the_lease_of_its_parent(
         assert dict(sandbox.calls) == {"stable_token": 1, "getticket": 1}
 
 
+@pytest.mark.slow
 def test_a_child_of_a_killed_lease_holder_does_not_keep_the_lease(
     files: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
