@@ -113,7 +113,7 @@ class JsApi:
         :raises TicketUnavailable: when there is no ticket.
         """
         account, timeout = self._find()
-        g._wxjsapi_signed = True
+        setattr(g, SIGNED, True)
         account.agent_id  # noqa: B018 - says so where there is none, before anything else
         return account.agent_config(_page(account.settings, url), js_api_list, timeout)
 
@@ -146,7 +146,7 @@ class JsApi:
         :param debug: as for :meth:`config`.
         """
         accounts = self._accounts()
-        g._wxjsapi_signed = True
+        setattr(g, SIGNED, True)
         try:
             account, timeout = self._find(SCRIPT_TIMEOUT)
         except TicketUnavailable:  # of a loader that fails

@@ -241,7 +241,7 @@ def fronts(
 ) -> Iterator[Fronts]:
     app, _ = make_app(WXJSAPI_URL_PREFIX="/wxjsapi")
     app.url_map.merge_slashes = False
-    page = lambda path="": render_template_string(PAGE, sandbox=sandbox.url)  # noqa: E731
+    page = lambda path="": render_template_string(PAGE, sandbox=sandbox.url)  # noqa: E731 - shorter so
     for rule in ("/", "/<path:path>"):
         app.add_url_rule(rule, "page", page)
     fronts = Fronts(app, serve, tmp_path)

@@ -248,7 +248,7 @@ def test_a_failure_carries_nothing_of_its_frames(cluster: Cluster) -> None:
             try:
                 raise ValueError("secret")
             except ValueError:
-                raise TransportError("down")  # noqa: B904
+                raise TransportError("down")  # noqa: B904 - as careless code does
 
     cluster.upstream = Failing(cluster.clock)
     error = _begin(cluster.worker()).error

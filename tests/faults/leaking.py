@@ -464,7 +464,7 @@ def _plant(scene: Scene, app: Flask, fail: Callable[..., object]) -> None:
     scene.attempt("reachable", app, lambda: fail(RuntimeError("x"), 0, [PASSWORD]))
     scene.attempt("log", app, lambda: logging.getLogger("urllib3").debug(PASSWORD))
     scene.attempt("extra", app, lambda: logging.debug("x", extra={"wxjsapi": {"x": PASSWORD}}))
-    breadcrumb = lambda: (sentry_sdk.add_breadcrumb(message=PASSWORD), fail(KeyError(), 0, 0))  # noqa: E731
+    breadcrumb = lambda: (sentry_sdk.add_breadcrumb(message=PASSWORD), fail(KeyError(), 0, 0))  # noqa: E731 - short
     scene.attempt("breadcrumb", app, breadcrumb)
     with scene.failure("sentry span"), sentry_sdk.start_span(name=PASSWORD):
         pass

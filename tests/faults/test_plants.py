@@ -84,7 +84,7 @@ def place(request: pytest.FixtureRequest, make_app: MakeApp, tmp_path: Path) -> 
         config = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.url}
     elif request.param == "database":
         database = Database(tmp_path / "tickets.db")
-        config["WXJSAPI_TICKET_SERVER"] = database  # type: ignore[assignment]
+        config["WXJSAPI_TICKET_SERVER"] = database  # type: ignore[assignment]  # a class
     yield Place(config, make_app, database)
     if database is not None:
         database.connection.close()

@@ -25,7 +25,7 @@ def app(make_app: Callable[..., Any]) -> Flask:
     app.add_url_rule("/json", "json", lambda: dict(wxjsapi.config(url=URL)))
     own = "<script>wx.config({{ wx_config()|tojson }});</script>"
     app.add_url_rule("/own", "own", lambda: render_template_string(own))
-    return app  # type: ignore[no-any-return]
+    return app  # type: ignore[no-any-return]  # of make_app
 
 
 def test_a_page_is_accepted_with_its_card(app: Flask, sandbox: Sandbox) -> None:

@@ -297,7 +297,7 @@ def test_doctor_looks_into_a_ticket_server(
         def find(self, key: str) -> Credential | None:
             if isinstance(answer, Exception):
                 raise answer
-            return answer  # type: ignore[no-any-return]
+            return answer  # type: ignore[no-any-return]  # of a fake
 
         def save(self, key: str, credential: Credential) -> None:
             pass
