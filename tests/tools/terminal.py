@@ -13,6 +13,8 @@ from flask import Flask
 from flask_wxjsapi import Credential, WxJsApi
 from flask_wxjsapi._credential import JSAPI_TICKET
 
+from ..conftest import wait_until
+
 PAGE = "https://shop.example/p?a=1"
 SECRET = "0123456789abcdef0123456789abcdef"
 APP_ID = "wx0123456789abcdef"
@@ -28,7 +30,9 @@ class Site:
     def ticket(self) -> str:
         with self.server.app_context():
             ticket = self.wxjsapi.ticket
-        self.wxjsapi._accounts_of(self.server).own.credentials.sync()  # it is saved by now
+        session = self.wxjsapi._accounts_of(self.server).own.credentials.session()
+        # It is saved behind the reader, who waits for that a moment alone.
+        wait_until(lambda: session.find(JSAPI_TICKET), what="the ticket is in the store")
         return ticket
 
     def access_token(self) -> str:
