@@ -101,9 +101,28 @@ def test_the_search_finds_what_people_paste(built: Path, language: str) -> None:
     assert any(result.startswith("troubleshooting") for result in text)
 
 
+#: What goes wrong elsewhere than in an answer of WeChat's.
+PLACES = ["web-view", "Turbo", "htmx", "Vite", "NO_PROXY", "Sentry", "emptyDir", "AWS Lambda"]
+TEXTS = [
+    "permission denied",
+    "require subscribe",
+    "the permission value is offline verifying",
+    "Any user may write to",
+    "invalid signature",
+]
+
+
+@pytest.mark.parametrize("language", ["", "zh"])
+def test_the_search_shows_the_place_of_an_error_first(built: Path, language: str) -> None:
+    """A text or a place has an entry of its own; of a code the general place is first."""
+    queries = [*PLACES, *TEXTS, "40164"]
+    for query, found in zip(queries, search(built / language, *queries), strict=True):
+        assert re.match("troubleshooting#(?!.*-again)", found[0]), (query, found)
+
+
 def test_the_search_finds_chinese_words(built: Path) -> None:
     """Known to a dictionary or not, one or several, as they are typed: without spaces."""
-    words = ["沙箱", "缓存", "签名", "中控服务器", "企业微信", "第三方平台"]
+    words = ["沙箱", "缓存", "签名", "中控服务器", "企业微信", "第三方平台", "小程序", "云函数"]
     for word, found in zip(words, search(built / "zh", *words), strict=True):
         assert found, word
     (nothing,) = search(built / "zh", "龘靐齉")
