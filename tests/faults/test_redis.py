@@ -250,12 +250,13 @@ def test_a_redis_that_comes_and_goes_is_logged_at_each_change(bench: Bench) -> N
 
 def test_a_redis_killed_in_mid_fetch_is_logged_once_down_and_once_up(bench: Bench) -> None:
     """The save and the release that fail are the same outage; all is said to be well again."""
-    bench.sandbox.fail("slow:1", path="getticket")
-    with bench.serve(1) as service:
+    bench.sandbox.fail("hang", path="getticket")
+    with bench.serve(1, WXJSAPI_REFRESH_TIMEOUT=60) as service:
         reader = threading.Thread(target=service.read, args=(0,), daemon=True)
         reader.start()
         wait_until(lambda: service.calls.get("getticket") == 1, what="it asks")
         bench.server.stop()
+        bench.sandbox.heal()
         reader.join(20)
         bench.wait_for("store_down cache", 1)
         service.wait_for_looks()
@@ -597,22 +598,25 @@ def test_a_lease_lost_to_a_flush_costs_one_more_call_and_frees_nobody_elses(
     bench: Bench, figure: Figure
 ) -> None:
     """The first holder's release comes while another has the lease, and leaves it alone."""
-    bench.sandbox.fail("slow:0.8", path="getticket")
-    bench.sandbox.fail("slow:2", path="getticket")
-    with bench.serve(2, background=False) as service:
+    bench.sandbox.fail("hang", times=2, path="getticket")
+    with bench.serve(2, background=False, WXJSAPI_REFRESH_TIMEOUT=60) as service:
         readers = [threading.Thread(target=service.read, args=(n,), daemon=True) for n in (0, 1)]
         readers[0].start()
         wait_until(lambda: service.calls.get("getticket") == 1, what="the holder asks")
+        faults = bench.sandbox._faults
+        first, faults.release = faults.release, threading.Event()  # one after the other
         bench.server.do("FLUSHALL")
         readers[1].start()
         wait_until(lambda: service.calls.get("getticket") == 2, what="another asks as well")
         lease = bench.lease()
         assert lease is not None
         assert readers[0].is_alive()
+        first.set()
         readers[0].join(20)
         wait_until(lambda: "jsapi_ticket" in bench.server.records(), what="the first has saved")
         assert readers[1].is_alive()
         assert bench.lease() == lease
+        bench.sandbox.heal()
         readers[1].join(20)
         wait_until(lambda: bench.lease() is None, what="its owner releases it")
         assert service.calls == {"stable_token": 2, "getticket": 2}
