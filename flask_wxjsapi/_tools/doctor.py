@@ -83,8 +83,8 @@ def _on_settings(settings: Settings) -> Iterator[Finding]:
     yield "ok", f"Account {settings.name}: {masked(settings.app_id)} on {settings.platform}."
     if settings.central_url is not None:
         if settings.central_url.startswith("http://") and not is_loopback(settings.central_url):
-            text = "CENTRAL_URL is plain http: anybody on the way can read token and ticket."
-            yield "warning", f"{prefix}{text} Use https."
+            text = "is plain http: anybody on the way can read token and ticket. Use https."
+            yield "warning", f"{prefix}CENTRAL_URL {text}"
     elif settings.is_sandbox:
         yield "warning", EMBEDDED
     elif is_loopback(base_url):
@@ -96,8 +96,9 @@ def _on_settings(settings: Settings) -> Iterator[Finding]:
             ("APP_SECRET", settings.app_secret, platform.secret_form),
         ):
             if value and not form.fits(value):
-                text = f"has {len(value)} characters, not the form {form.words}."
-                yield "warning", f"{prefix}{key} {text}"
+                length = len(value)
+                text = f"{prefix}{key} has {length} characters, not the form {form.words}."
+                yield "warning", text
     for url in settings.jssdk_urls:
         if urlsplit(url).scheme != "https" or urlsplit(url).hostname not in JSSDK_HOSTS:
             yield "warning", f"{prefix}JSSDK_URL names {url}, which is not WeChat's own."
@@ -179,8 +180,8 @@ def _on_ticket_server(tickets: Part[TicketServer], account: Account) -> Iterator
             yield "error", f"find() of {name} returned {kind}, not a Credential."
             return
     if len({ticket.value for ticket in held if isinstance(ticket, Credential)}) < len(held):
-        text = "has one ticket under two keys: it works for one kind of one account only."
-        yield "warning", f"{tickets.name} {text}"
+        text = "under two keys: it works for one kind of one account only."
+        yield "warning", f"{tickets.name} has one ticket {text}"
     yield "ok", f"{tickets.name} answers."
 
 
