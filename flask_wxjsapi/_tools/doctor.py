@@ -83,8 +83,8 @@ def _on_settings(settings: Settings) -> Iterator[Finding]:
     yield "ok", f"Account {settings.name}: {masked(settings.app_id)} on {settings.platform}."
     if settings.central_url is not None:
         if settings.central_url.startswith("http://") and not is_loopback(settings.central_url):
-            text = "is plain http: anybody on the way can read token and ticket. Use https."
-            yield "warning", f"{prefix}CENTRAL_URL {text}"
+            text = f"{prefix}CENTRAL_URL is plain http: who listens can read token and ticket."
+            yield "warning", f"{text} Use https."
     elif settings.is_sandbox:
         yield "warning", EMBEDDED
     elif is_loopback(base_url):
@@ -180,8 +180,8 @@ def _on_ticket_server(tickets: Part[TicketServer], account: Account) -> Iterator
             yield "error", f"find() of {name} returned {kind}, not a Credential."
             return
     if len({ticket.value for ticket in held if isinstance(ticket, Credential)}) < len(held):
-        text = "under two keys: it works for one kind of one account only."
-        yield "warning", f"{tickets.name} has one ticket {text}"
+        text = f"{tickets.name} has one ticket under two keys: it serves one kind of one account."
+        yield "warning", text
     yield "ok", f"{tickets.name} answers."
 
 

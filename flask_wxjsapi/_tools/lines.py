@@ -1,4 +1,5 @@
 """Lines of a terminal, where a Chinese character is as wide as two others."""
+# ruff: noqa: RUF001 - Chinese has a punctuation of its own
 
 from __future__ import annotations
 
