@@ -36,6 +36,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _ACCOUNT = "flask_wxjsapi.account"  # in click's meta
 _LANG = "flask_wxjsapi.lang"  # likewise
 _WIDTH = 80
+_GIVEN = "the one given as --ticket"
 _AGENTS = "the agent's, which is for wx.agentConfig and right there"
 _CARDS = "the one for cards"
 _TEXTS = {"last_error", "reason", "text"}  # keys of JSON
@@ -432,7 +433,14 @@ def _show_diagnosis(found: Diagnosis) -> None:
     if _lang() != "zh":
         _row("", found.english)
     if _lang() != "en":
-        _row("", found.chinese)
+        _row("", _with_chinese_labels(found.chinese))
+
+
+def _with_chinese_labels(text: str) -> str:
+    """The diagnosis knows of the labels here only that it has to quote one."""
+    for label in (_GIVEN, _AGENTS, _CARDS, "in upper case"):
+        text = text.replace(label, language.chinese(label))
+    return text
 
 
 def _secret(given: str | None) -> str | None:
@@ -477,7 +485,7 @@ def _candidates(account: Account, given: str | None) -> tuple[str, dict[str, str
     if hidden:
         _warn(f"{hidden} A page of theirs may be signed with another ticket: pass --ticket.")
     if given is not None:
-        others["the one given as --ticket"] = given
+        others[_GIVEN] = given
     labels = {ACCESS_TOKEN: "access_token", AGENT_TICKET: _AGENTS, CARD_TICKET: _CARDS}
     for kind, label in labels.items():
         other = account.credentials.stored(kind)

@@ -387,17 +387,19 @@ def _of_back_off(account: Account, kind: str, found: Status, seen: _Seen) -> Fin
     holding = account.credentials.holding
     chain = holding.chain(holding.snapshot(kind))
     back_off = latest(needed.back_off for needed in chain)
-    pause = f"Nothing is asked until {when(found.retry_at or 0)}"
+    until = when(found.retry_at or 0)
     level = "error" if found.state == "invalid" else "warning"
     if back_off is None:  # pragma: no cover - it would have no retry_at
-        return level, f"{pause}."
+        return level, f"Nothing is asked until {until}."
     failed = next(needed.kind for needed in chain if needed.back_off is back_off)
     if seen.is_mended(failed, back_off):
         error = back_off.error
         code = f" with {error.errcode}" if isinstance(error, WeChatAPIError) else ""
         text = f"The last attempt failed{code}; that is mended by now."
-        return "ok", f"{text} {pause}: flask wxjsapi refresh asks at once."
-    after = "once that is mended, flask wxjsapi refresh asks at once."
+        return "ok", f"{text} Nothing is asked until {until}: flask wxjsapi refresh asks at once."
+    pause = (
+        f"Nothing is asked until {until}; once that is mended, flask wxjsapi refresh asks at once."
+    )
     if back_off.cause in seen.causes:
-        return level, f"{pause}; {after}"
-    return level, f"The last attempt failed. {back_off.error} {pause}; {after}"
+        return level, pause
+    return level, f"The last attempt failed. {back_off.error} {pause}"

@@ -6,9 +6,11 @@ from __future__ import annotations
 import re
 from unicodedata import east_asian_width
 
-_WIDE = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60"
-#: What a line may end after: a Chinese character or a word, with the punctuation that is its own.
-_PIECE = re.compile(f" ?[（《「]*(?:[{_WIDE}]|[^ {_WIDE}]+)[，。；：、！？）》」]*")
+_WIDE = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60"
+_NAME = rf"(?<![{_WIDE}])[\u3400-\u9fff]{{1,9}}(?![{_WIDE}])[^ {_WIDE}]*"
+#: What a line may end after, with the punctuation that is its own: a Chinese name between English
+#: words, a Chinese character, a word.
+_PIECE = re.compile(rf" ?[(（《「]*(?:{_NAME}|[{_WIDE}]|[^ {_WIDE}]+)[，。；：、！？）》」]*")
 
 
 def columns(text: str) -> int:
