@@ -427,7 +427,7 @@ def _addresses(page: str) -> Iterator[str]:
 
 
 def _show_diagnosis(found: Diagnosis) -> None:
-    _row("Cause", found.cause)
+    _head("Cause", found.cause)
     if found.signed:
         _head("Signed", found.signed)  # in one piece, to be compared
     if _lang() != "zh":
