@@ -206,15 +206,15 @@ def _failure(error: WxJsApiError) -> click.ClickException:
 
 def _print_json(account: Account, facts: Mapping[str, object]) -> None:
     about = {"account": account.settings.name, "app_id": masked(account.settings.app_id)}
-    click.echo(json.dumps(_told({**about, **facts}), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(_spoken({**about, **facts}), indent=2, ensure_ascii=False))
 
 
-def _told(value: object, key: str = "") -> object:
+def _spoken(value: object, key: str = "") -> object:
     """The same, with what is for a person in the language that is asked for."""
     if isinstance(value, Mapping):
-        return {name: _told(part, name) for name, part in value.items()}
+        return {name: _spoken(part, name) for name, part in value.items()}
     if isinstance(value, list):
-        return [_told(part) for part in value]
+        return [_spoken(part) for part in value]
     return _say(value) if isinstance(value, str) and key in _TEXTS else value
 
 
