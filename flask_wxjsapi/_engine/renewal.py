@@ -494,13 +494,14 @@ class Renewal:
         self._publish(snapshot, session, found)
 
     def _publish(self, snapshot: Snapshot, session: StoreSession, credential: Credential) -> None:
-        own = snapshot.back_off
-        if credential.is_newer_than(snapshot.credential):
+        own, held = snapshot.back_off, snapshot.credential
+        if held is None or credential.is_newer_than(held):
             snapshot.hold(credential, self._clock.monotonic(), is_own=True)
             forget_back_offs(self.holding, snapshot)
+            held = credential
         if self.snapshot is snapshot:
             self.ready.set()
-        session.save(snapshot.kind, credential)
+        session.save(snapshot.kind, held)  # others may have gone on while the call hung
         failed = self._read_back_off(snapshot, session) or own
         if failed is not None:
             session.drop_note(_note(snapshot.kind))

@@ -50,10 +50,14 @@ def test_it_holds_nothing_else(npm_package: Path) -> None:
 
 def test_its_version_is_the_newest_in_the_changes(npm_package: Path) -> None:
     """Both packages go by one number."""
-    changes = (ROOT / "CHANGES.rst").read_text(encoding="utf-8")
-    newest = re.search(r"^\d+\.\d+\.\d+", changes, re.M)
-    assert newest
-    assert json.loads((npm_package / "package.json").read_text())["version"] == newest[0]
+    numbers = {json.loads((npm_package / "package.json").read_text())["version"]}
+    for name in ("setup.cfg", "CHANGES.rst"):
+        version = re.search(
+            r"^(?:version = )?(\d+\.\d+\.\d+)", (ROOT / name).read_text("utf-8"), re.M
+        )
+        assert version
+        numbers.add(version[1])
+    assert len(numbers) == 1
 
 
 RENDERED_ON_A_SERVER = """

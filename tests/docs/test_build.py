@@ -101,6 +101,32 @@ def test_the_search_finds_what_people_paste(built: Path, language: str) -> None:
     assert any(result.startswith("troubleshooting") for result in text)
 
 
+#: What goes wrong elsewhere than in an answer of WeChat's.
+PLACES = ["web-view", "Turbo", "htmx", "Vite", "NO_PROXY", "Sentry", "emptyDir", "AWS Lambda"]
+TEXTS = [
+    "permission denied",
+    "require subscribe",
+    "the permission value is offline verifying",
+    "Any user may write to",
+    "invalid signature",
+]
+
+
+#: The same in words, which each language has of its own.
+WORDS = {
+    "": ["plain link", "expired verification", "test account", "mini program", "PC WeChat"],
+    "zh": ["纯链接", "认证过期", "测试号", "小程序", "电脑版微信", "开发服务器", "云函数"],
+}
+
+
+@pytest.mark.parametrize("language", WORDS)
+def test_the_search_shows_the_place_of_an_error_first(built: Path, language: str) -> None:
+    """A text or a place has an entry of its own; of a code the general place is first."""
+    queries = [*PLACES, *TEXTS, *WORDS[language], "40164"]
+    for query, found in zip(queries, search(built / language, *queries), strict=True):
+        assert re.match("(?:troubleshooting|sharing)#(?!.*-again)", found[0]), (query, found)
+
+
 def test_the_search_finds_chinese_words(built: Path) -> None:
     """Known to a dictionary or not, one or several, as they are typed: without spaces."""
     words = ["沙箱", "缓存", "签名", "中控服务器", "企业微信", "第三方平台"]

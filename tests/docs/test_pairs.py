@@ -78,6 +78,7 @@ KINDS = {
     "commands": r"wxjsapi(?:\s--[\w-]+\s\S+)*\s(?:status|ticket|refresh|sign|verify|doctor)\b",
     "options": r"(?<![\w-])--[a-z][a-z-]+",
     "codes": r"(?a)(?<![\w.:/])\d{5,6}(?!\w|\.\d)",
+    "pictures": r"\.\. image:: (?:\.\./)?(\S+)",
     "rows of tables": r"(?m)^``[^A-Z`\n]+``(?=  )",
     "names": r"``\"?[a-z]+(?:[_.][a-z]+)+(?:\(\))?\"?``",
 }
@@ -91,7 +92,7 @@ def test_every_page_that_is_longer_exists() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_pair_of_pages_names_the_same(name: str, kind: str) -> None:
-    """Settings, commands, options, codes, rows of tables; and at least what has a name in code."""
+    """Settings, commands, codes, pictures, rows of tables; and at least what has a name in code."""
     english, chinese = (
         named(KINDS[kind], shown(f"docs/{directory}{name}.rst")) for directory in ("", "zh/")
     )

@@ -80,6 +80,7 @@ def test_a_wechat_that_hangs_blocks_the_workers_once(
 
             with Visitors(4, load) as visitors:
                 blocked = _blocked(fleet.url, seconds)
+                waited = [ping["waited"] for ping in fleet.ask_everyone("/ping").values()]
         calls = sandbox.calls["stable_token"]
     outcomes = dict(visitors.outcomes)
     figure(
@@ -87,7 +88,8 @@ def test_a_wechat_that_hangs_blocks_the_workers_once(
         f"a ping is blocked for REFRESH_TIMEOUT ({timeout} s)",
         f"{blocked} of {seconds} s; pages {outcomes}, {calls} token calls",
     )
-    assert blocked <= 2 * timeout + 1
+    # One for the renewal, and perhaps one for the rest of it: a page waits for 2 s at most.
+    assert max(waited) <= 3
     assert set(outcomes) == {200 if path == "/page" else 503}
     assert sum(outcomes.values()) > 20  # at once, and not each after its own wait
     assert calls > 1  # the threads go on trying

@@ -81,6 +81,7 @@ class Served:
     sandbox: Sandbox
     ports: tuple[int, ...]
     directory: Path
+    started: float
     cold: list[Any]
     calls_when_cold: dict[str, int]
     seconds_when_cold: float
@@ -107,15 +108,16 @@ def served(
             ports.append(request.getfixturevalue("_valkey_session").port)
         with model.server(sandbox, directory, *model.options, **config) as fleet:
             assert not sandbox.calls, "called before anybody asked"
-            started = time.monotonic()
+            started = time.time()
             cold = at_once(12, lambda: fleet.read())
-            seconds = time.monotonic() - started
+            seconds = time.time() - started
             yield Served(
                 request.param,
                 fleet,
                 sandbox,
                 tuple(ports),
                 directory,
+                started,
                 cold,
                 dict(sandbox.calls),
                 seconds,
@@ -175,8 +177,9 @@ def test_it_is_renewed_behind_the_readers(served: Served, figure: Figure) -> Non
         f"no failed read, one ticket call in {_AHEAD:.0f} s",
         f"{reads} reads, least gap {min(gaps):.1f} s, {served.sandbox.calls['stable_token']} token",
     )
-    # A ticket is due a whole period after the one before; a second call would come with the first.
-    assert min(gaps) > (_LIFE - _AHEAD) / 2
+    # A ticket is due a whole period after WeChat was asked for the one before; on its way there and
+    # back a busy machine may hold up any of them, so the gaps themselves say nothing.
+    assert (len(tickets()) - 1) * (_LIFE - _AHEAD) <= tickets()[-1] - served.started
     assert served.sandbox.calls["stable_token"] == 1
     first = served.cold[0]["ticket"]
     served.fleet.ask_everyone("/ticket", lambda answer: bool(answer["ticket"] != first))
