@@ -20,7 +20,7 @@ PACKAGE = Path(flask_wxjsapi.__file__).parent
 _FLOORS = (
     "__init__ testing",
     "_extension",
-    "_views _js_api _tools.cli _tools.doctor _tools.report _tools",
+    "_views _js_api _tools.cli _tools.doctor _tools.report _tools.language _tools.lines _tools",
     "_domains",
     "_accounts",
     "_account",

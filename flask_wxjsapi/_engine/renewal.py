@@ -511,7 +511,7 @@ class Renewal:
             "The %s%s was renewed%s.",
             snapshot.kind,
             self.holding.whose,
-            f" after {failed.failures} failures" if failed else "",
+            f" after {_failures(failed.failures)}" if failed else "",
             event="recovered" if failed else "refreshed",
             kind=snapshot.kind,
         )
@@ -568,6 +568,10 @@ class Renewal:
         about = {"account": self.holding.name, "app_id": self.holding.app_id}
         kind = kind or self.snapshot.kind
         tell(level, text, *args, event=event, **about, kind=kind, **facts)
+
+
+def _failures(number: int) -> str:
+    return "1 failure" if number == 1 else f"{number} failures"
 
 
 def _note(kind: str) -> str:

@@ -8,12 +8,11 @@ import logging
 import os
 import re
 import sys
-import textwrap
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
 import click
@@ -27,14 +26,20 @@ from .._engine.reading import Status
 from .._page.config import whole_url
 from .._telling import logger
 from ..errors import TicketUnavailable, UnknownAccount, WxJsApiError
+from . import language
 from .diagnosis import Diagnosis, diagnose
 from .doctor import findings
+from .lines import columns, wrapped
 from .report import EXIT_STATUS, alone, masked, unseen, unshared, when, why, worst
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _ACCOUNT = "flask_wxjsapi.account"  # in click's meta
+_LANG = "flask_wxjsapi.lang"  # likewise
 _WIDTH = 80
+_GIVEN = "the one given as --ticket"
 _AGENTS = "the agent's, which is for wx.agentConfig and right there"
 _CARDS = "the one for cards"
+_TEXTS = {"last_error", "reason", "text"}  # keys of JSON
 _COLORS = {"ok": "green", "warning": "yellow", "error": "red", "unknown": "magenta"}
 #: Events of the log that a command itself tells of.
 _TOLD = {
@@ -78,9 +83,14 @@ def _as_unknown() -> Iterator[None]:
 class _Log(logging.Handler):
     """What the log warns of, where the app has no handler for it: as the commands tell things."""
 
+    def __init__(self, context: click.Context) -> None:
+        super().__init__(logging.WARNING)
+        self._context = context
+
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "wxjsapi", {}).get("event") not in _TOLD:
-            _warn(record.getMessage())
+            with self._context.scope(cleanup=False):  # also in the thread of a renewal
+                _warn(record.getMessage())
 
 
 @click.group("wxjsapi", cls=AppGroup)
@@ -89,14 +99,14 @@ class _Log(logging.Handler):
 @click.pass_context
 def commands(context: click.Context, account: str | None, app_id: str | None) -> None:
     """WeChat's jsapi_ticket: look at it, renew it, sign, find faults."""
-    context.meta[_ACCOUNT] = account, app_id
+    context.meta.update({_ACCOUNT: (account, app_id), _LANG: None})
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a Windows pipe has no Chinese
             stream.reconfigure(errors="replace")
     if os.environ.get("NO_COLOR"):
         context.color = False
     if not logger.hasHandlers():  # else logging itself would say a second time what is told here
-        handler = _Log(logging.WARNING)
+        handler = _Log(context)
         logger.addHandler(handler)
         context.call_on_close(lambda: logger.removeHandler(handler))
     context.call_on_close(_hear_the_last)  # before that
@@ -116,18 +126,16 @@ def _account() -> Account:
         name = next(iter(registered)) if len(registered) == 1 else "default"
     if name not in registered:
         names = ", ".join(sorted(registered))
-        raise click.UsageError(f"There is no account {name!r}: use --account with one of {names}.")
+        raise _misused(f"There is no account {name!r}: use --account with one of {names}.")
     accounts = registered[name]
     # A command ends at once, and asks WeChat only where it says so: no thread.
     accounts.close()
     if app_id is None:
         if not accounts.settings.has_account:
-            raise click.UsageError(
-                "The accounts come from an account_loader: name one by --app-id."
-            )
+            raise _misused("The accounts come from an account_loader: name one by --app-id.")
         return accounts.own
     if not accounts.has_loader and app_id != accounts.settings.app_id:
-        raise click.UsageError("There is no account_loader: leave out --app-id.")
+        raise _misused("There is no account_loader: leave out --app-id.")
     try:
         return accounts.find(app_id, accounts.settings.refresh_timeout)[0]
     except (TicketUnavailable, UnknownAccount) as error:
@@ -145,23 +153,51 @@ def _ticket(account: Account) -> str:
 # -- for eyes --------------------------------------------------------------------------------------
 
 
+def _lang() -> str:
+    context = click.get_current_context()
+    given: str | None = context.meta[_LANG]
+    return given or ("en" if context.params.get("as_json") else language.of_locale())
+
+
+def _say(text: str) -> str:
+    return language.chinese(text) if _lang() == "zh" else text
+
+
 def _row(label: str, text: str, width: int = 9) -> None:
-    lines = textwrap.wrap(text, _WIDTH - width, break_on_hyphens=False) or [""]
-    click.echo(click.style(label.ljust(width), fg=_COLORS.get(label)) + lines[0])
-    for line in lines[1:]:
+    first, *others = wrapped(_say(text), _WIDTH - width)
+    _head(label, first, width)
+    for line in others:
         click.echo(" " * width + line)
+
+
+def _head(label: str, line: str, width: int = 9) -> None:
+    shown = _say(label)
+    padding = " " * (width - columns(shown))
+    click.echo(f"{click.style(shown, fg=_COLORS.get(label))}{padding}{line}")
 
 
 def _is_terminal(stream: IO[str]) -> bool:
     return stream.isatty()
 
 
+def _lines(text: str, width: int = _WIDTH) -> str:
+    return "\n".join(wrapped(_say(text), width))
+
+
+def _print(text: str) -> None:
+    click.echo(_lines(text))
+
+
 def _warn(text: str) -> None:
-    click.echo(click.wrap_text(text, _WIDTH), err=True)
+    click.echo(_lines(text), err=True)
 
 
 def _error(text: str) -> click.ClickException:
-    return click.ClickException(click.wrap_text(text, _WIDTH - 8))
+    return click.ClickException(_lines(text, _WIDTH - 8))
+
+
+def _misused(text: str) -> click.UsageError:
+    return click.UsageError(_say(text))
 
 
 def _failure(error: WxJsApiError) -> click.ClickException:
@@ -170,7 +206,16 @@ def _failure(error: WxJsApiError) -> click.ClickException:
 
 def _print_json(account: Account, facts: Mapping[str, object]) -> None:
     about = {"account": account.settings.name, "app_id": masked(account.settings.app_id)}
-    click.echo(json.dumps({**about, **facts}, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(_spoken({**about, **facts}), indent=2, ensure_ascii=False))
+
+
+def _spoken(value: object, key: str = "") -> object:
+    """The same, with what is for a person in the language that is asked for."""
+    if isinstance(value, Mapping):
+        return {name: _spoken(part, name) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_spoken(part) for part in value]
+    return _say(value) if isinstance(value, str) and key in _TEXTS else value
 
 
 def _exit(level: str) -> None:
@@ -181,10 +226,27 @@ def _exit(level: str) -> None:
 # -- the commands ----------------------------------------------------------------------------------
 
 
+def _keep_lang(context: click.Context, option: click.Parameter, lang: str | None) -> None:
+    context.meta[_LANG] = lang
+
+
+def _lang_of(*langs: str) -> Callable[[_Function], _Function]:
+    return click.option(
+        "--lang",
+        type=click.Choice(langs),
+        callback=_keep_lang,
+        expose_value=False,
+        is_eager=True,  # what is wrong with the others is told in it
+        help="What to speak; else the locale's, and English with --json.",
+    )
+
+
+_in_a_language = _lang_of("en", "zh")
 _as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 @commands.command(cls=_Probe)
+@_in_a_language
 @_as_json
 def status(as_json: bool) -> None:
     """Show the ticket's state, without asking WeChat.
@@ -246,6 +308,7 @@ def _show_status(account: Account, facts: dict[str, Any]) -> None:
 
 
 @commands.command()
+@_in_a_language
 def ticket() -> None:
     """Print a valid ticket and nothing else. It is a secret."""
     try:
@@ -258,6 +321,7 @@ def ticket() -> None:
 
 
 @commands.command()
+@_in_a_language
 def refresh() -> None:
     """Renew the ticket now, for all processes.
 
@@ -278,22 +342,23 @@ def refresh() -> None:
     if reason := unshared(account):
         raise _error(f"Renewed for this command only. {reason}")
     if found.issued_at == before:
-        click.echo("Nothing was asked: the last refresh is less than 10 s ago.")
+        _print("Nothing was asked: the last refresh is less than 10 s ago.")
     else:
-        click.echo(f"Renewed: a ticket of {length} characters.")
+        _print(f"Renewed: a ticket of {length} characters.")
     if account.settings.central_url is not None:
-        click.echo("It came from the central server; run refresh there to have WeChat asked.")
+        _print("It came from the central server; run refresh there to have WeChat asked.")
     if found.expires_at is not None:
-        click.echo(f"It expires {when(found.expires_at)}.")
+        _print(f"It expires {when(found.expires_at)}.")
 
 
 @commands.command()
 @click.argument("url")
+@_in_a_language
 @click.option("--json", "as_json", is_flag=True, help="The object alone.")
 def sign(url: str, as_json: bool) -> None:
     """Print the wx.config call for the page at URL."""
     if not re.match("https?://.", url):
-        raise click.BadParameter("give the page's whole URL, with http:// or https://.")
+        raise click.BadParameter(_say("give the page's whole URL, with http:// or https://."))
     account = _account()
     try:
         _ticket(account)
@@ -313,14 +378,13 @@ def sign(url: str, as_json: bool) -> None:
 @click.option(
     "--real-auth-url", "compared", help="realAuthUrl of WeChat's answer, where there is one."
 )
-@click.option("--lang", type=click.Choice(["en", "zh", "both"]), default="both")
+@_lang_of("en", "zh", "both")
 @_as_json
 def verify(
     url: str,
     config: IO[str] | None,
     given: str | None,
     compared: str | None,
-    lang: str,
     as_json: bool,
     **values: str | None,
 ) -> None:
@@ -330,7 +394,7 @@ def verify(
     1 if a mistake was found, 3 if none was found or there is no ticket to compare with.
     """
     if given == "-" and config is not None and config.name == "<stdin>":
-        raise click.UsageError("Only one of --config and --ticket can be read from stdin.")
+        raise _misused("Only one of --config and --ticket can be read from stdin.")
     names = {"nonce": "nonceStr", "timestamp": "timestamp", "signature": "signature"}
     page = _read_config(config) if config else {}
     pasted = [values[name] or page.get(js) or _ask(name, js) for name, js in names.items()]
@@ -343,12 +407,12 @@ def verify(
             addresses={"compared": [url.partition("#")[0]], "request": _addresses(url)},
         )  # fmt: skip
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        raise _misused(str(error)) from None
     if as_json:
         said = {"reason": found.english, "reason_zh": found.chinese}
         _print_json(account, {"cause": found.cause, **said, "signed": found.signed})
     else:
-        _show_diagnosis(found, lang)
+        _show_diagnosis(found)
     _exit({"valid": "ok", "unknown": "unknown"}.get(found.cause, "warning"))
 
 
@@ -362,14 +426,21 @@ def _addresses(page: str) -> Iterator[str]:
                 yield f"{origin}{rule.rule}{query}"
 
 
-def _show_diagnosis(found: Diagnosis, lang: str) -> None:
-    _row("Cause", found.cause)
+def _show_diagnosis(found: Diagnosis) -> None:
+    _head("Cause", found.cause)
     if found.signed:
-        click.echo(f"Signed   {found.signed}")  # in one piece, to be compared
-    if lang != "zh":
+        _head("Signed", found.signed)  # in one piece, to be compared
+    if _lang() != "zh":
         _row("", found.english)
-    if lang != "en":
-        click.echo(f"{'':9}{found.chinese}")
+    if _lang() != "en":
+        _row("", _with_chinese_labels(found.chinese))
+
+
+def _with_chinese_labels(text: str) -> str:
+    """The diagnosis knows of the labels here only that it has to quote one."""
+    for label in (_GIVEN, _AGENTS, _CARDS, "in upper case"):
+        text = text.replace(label, language.chinese(label))
+    return text
 
 
 def _secret(given: str | None) -> str | None:
@@ -387,12 +458,12 @@ def _read_config(file: IO[str]) -> dict[str, str]:
     try:
         return {key: str(value) for key, value in json.load(file).items()}
     except (ValueError, AttributeError, RecursionError):
-        raise click.UsageError("--config must be the argument of wx.config as JSON.") from None
+        raise _misused("--config must be the argument of wx.config as JSON.") from None
 
 
 def _ask(name: str, label: str) -> str:
     if not _is_terminal(sys.stdin):
-        raise click.UsageError(f"Missing option '--{name}': {label} as wx.config got it.")
+        raise _misused(f"Missing option '--{name}': {label} as wx.config got it.")
     return str(click.prompt(label))
 
 
@@ -414,7 +485,7 @@ def _candidates(account: Account, given: str | None) -> tuple[str, dict[str, str
     if hidden:
         _warn(f"{hidden} A page of theirs may be signed with another ticket: pass --ticket.")
     if given is not None:
-        others["the one given as --ticket"] = given
+        others[_GIVEN] = given
     labels = {ACCESS_TOKEN: "access_token", AGENT_TICKET: _AGENTS, CARD_TICKET: _CARDS}
     for kind, label in labels.items():
         other = account.credentials.stored(kind)
@@ -425,10 +496,11 @@ def _candidates(account: Account, given: str | None) -> tuple[str, dict[str, str
 
 def _cannot_compare(reason: str) -> click.ClickException:
     _warn("There is no ticket to compare with: pass --ticket.")
-    return _Unknown(click.wrap_text(reason, _WIDTH - 8))
+    return _Unknown(_lines(reason, _WIDTH - 8))
 
 
 @commands.command(cls=_Probe)
+@_in_a_language
 @_as_json
 def doctor(as_json: bool) -> None:
     """Check settings, cache and WeChat; say what to do.

@@ -83,8 +83,8 @@ def _on_settings(settings: Settings) -> Iterator[Finding]:
     yield "ok", f"Account {settings.name}: {masked(settings.app_id)} on {settings.platform}."
     if settings.central_url is not None:
         if settings.central_url.startswith("http://") and not is_loopback(settings.central_url):
-            text = "CENTRAL_URL is plain http: anybody on the way can read token and ticket."
-            yield "warning", f"{prefix}{text} Use https."
+            text = f"{prefix}CENTRAL_URL is plain http: who listens can read token and ticket."
+            yield "warning", f"{text} Use https."
     elif settings.is_sandbox:
         yield "warning", EMBEDDED
     elif is_loopback(base_url):
@@ -96,8 +96,9 @@ def _on_settings(settings: Settings) -> Iterator[Finding]:
             ("APP_SECRET", settings.app_secret, platform.secret_form),
         ):
             if value and not form.fits(value):
-                text = f"has {len(value)} characters, not the form {form.words}."
-                yield "warning", f"{prefix}{key} {text}"
+                length = len(value)
+                text = f"{prefix}{key} has {length} characters, not the form {form.words}."
+                yield "warning", text
     for url in settings.jssdk_urls:
         if urlsplit(url).scheme != "https" or urlsplit(url).hostname not in JSSDK_HOSTS:
             yield "warning", f"{prefix}JSSDK_URL names {url}, which is not WeChat's own."
@@ -179,8 +180,8 @@ def _on_ticket_server(tickets: Part[TicketServer], account: Account) -> Iterator
             yield "error", f"find() of {name} returned {kind}, not a Credential."
             return
     if len({ticket.value for ticket in held if isinstance(ticket, Credential)}) < len(held):
-        text = "has one ticket under two keys: it works for one kind of one account only."
-        yield "warning", f"{tickets.name} {text}"
+        text = f"{tickets.name} has one ticket under two keys: it serves one kind of one account."
+        yield "warning", text
     yield "ok", f"{tickets.name} answers."
 
 
@@ -386,17 +387,19 @@ def _of_back_off(account: Account, kind: str, found: Status, seen: _Seen) -> Fin
     holding = account.credentials.holding
     chain = holding.chain(holding.snapshot(kind))
     back_off = latest(needed.back_off for needed in chain)
-    pause = f"Nothing is asked until {when(found.retry_at or 0)}"
+    until = when(found.retry_at or 0)
     level = "error" if found.state == "invalid" else "warning"
     if back_off is None:  # pragma: no cover - it would have no retry_at
-        return level, f"{pause}."
+        return level, f"Nothing is asked until {until}."
     failed = next(needed.kind for needed in chain if needed.back_off is back_off)
     if seen.is_mended(failed, back_off):
         error = back_off.error
         code = f" with {error.errcode}" if isinstance(error, WeChatAPIError) else ""
         text = f"The last attempt failed{code}; that is mended by now."
-        return "ok", f"{text} {pause}: flask wxjsapi refresh asks at once."
-    after = "once that is mended, flask wxjsapi refresh asks at once."
+        return "ok", f"{text} Nothing is asked until {until}: flask wxjsapi refresh asks at once."
+    pause = (
+        f"Nothing is asked until {until}; once that is mended, flask wxjsapi refresh asks at once."
+    )
     if back_off.cause in seen.causes:
-        return level, f"{pause}; {after}"
-    return level, f"The last attempt failed. {back_off.error} {pause}; {after}"
+        return level, pause
+    return level, f"The last attempt failed. {back_off.error} {pause}"

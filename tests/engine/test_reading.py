@@ -528,12 +528,16 @@ def _events(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [event for event in events if event != "refreshed"]
 
 
-def test_recovery_is_logged_once(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("failures", ["1 failure", "2 failures"])
+def test_recovery_is_logged_once(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture, failures: str
+) -> None:
     """The end of an outage is one line as well."""
     caplog.set_level(logging.INFO)
-    cluster.upstream.faults[JSAPI_TICKET] = [DOWN, DOWN]
+    number = int(failures[0])
+    cluster.upstream.faults[JSAPI_TICKET] = [DOWN] * number
     worker = cluster.worker()
-    for _ in range(2):
+    for _ in range(number):
         worker.sync()
         with pytest.raises(TicketUnavailable):
             worker.ticket()
@@ -541,6 +545,7 @@ def test_recovery_is_logged_once(cluster: Cluster, caplog: pytest.LogCaptureFixt
     worker.sync()
     worker.ticket()
     assert _events(caplog) == ["refresh_failed", "recovered"]
+    assert f"was renewed after {failures}.\n" in caplog.text
 
 
 def test_a_bug_in_an_upstream_backs_off_as_well(cluster: Cluster) -> None:

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -142,10 +141,13 @@ def test_a_redis_that_can_only_be_read(
     figure(f"Redis says {code}: doctor, refresh", "exit 2 and 1, what to do", exits)
 
 
-# -- the table of the documentation ----------------------------------------------------------------
+# -- the tables of the documentation ---------------------------------------------------------------
 
-TABLE = Path(__file__).parents[2] / "docs" / "operator.csv"
-ROWS = [*csv.reader(TABLE.read_text("utf-8").splitlines())]
+DOCS = Path(__file__).parents[2] / "docs"
+TABLES = {"en": DOCS / "operator.csv", "zh": DOCS / "zh" / "operator.csv"}
+ROWS = {
+    lang: [*csv.reader(table.read_text("utf-8").splitlines())] for lang, table in TABLES.items()
+}
 
 
 def fails(errcode: int) -> Fault:
@@ -199,23 +201,26 @@ STATES: dict[str, Fault] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ROWS, ids=itemgetter(0))
+@pytest.mark.parametrize("lang", TABLES)
+@pytest.mark.parametrize(("number", "name"), [*enumerate(STATES)])
 def test_what_status_doctor_and_the_log_say(
-    desk: Desk, row: list[str], caplog: pytest.LogCaptureFixture
+    desk: Desk, number: int, name: str, lang: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As docs/operator.csv has it."""
-    name, *expected, event = row
+    """As docs/operator.csv has it, and docs/zh/operator.csv."""
+    _, *expected, event = ROWS[lang][number]
     caplog.set_level(logging.INFO, "flask_wxjsapi")
     caplog.clear()
     STATES[name](desk)
     for command, exit_code, text in (("status", *expected[:2]), ("doctor", *expected[2:])):
-        result = desk.run(command)
-        assert text in " ".join(result.stdout.split())
+        result = desk.run(command, "--lang", lang)
+        assert "".join(text.split()) in "".join(result.stdout.split())
         assert result.exit_code == int(exit_code)
     told = {record.wxjsapi["event"] for record in caplog.records if hasattr(record, "wxjsapi")}
     assert event in told or (event, told) == ("", set())
 
 
-def test_the_table_has_all_states() -> None:
-    """In this order."""
-    assert [row[0] for row in ROWS] == [*STATES]
+def test_the_tables_have_all_states() -> None:
+    """In this order, with the same figures and events."""
+    assert [row[0] for row in ROWS["en"]] == [*STATES]
+    figures = {lang: [row[1::2] for row in rows] for lang, rows in ROWS.items()}
+    assert figures["zh"] == figures["en"]

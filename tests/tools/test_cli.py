@@ -376,13 +376,17 @@ def test_command_line_page_has_every_command() -> None:
     assert set(sections) == set(cli_module.commands.commands)
 
 
+@pytest.mark.parametrize(
+    ("page", "lang", "lines"), [("command-line.rst", "en", 4), ("zh/command-line.rst", "zh", 3)]
+)
 def test_command_line_page_shows_a_real_verdict(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, page: str, lang: str, lines: int
 ) -> None:
     """The text below its example of verify is what the command prints."""
-    page = (DOCS / "command-line.rst").read_text(encoding="utf-8")
+    page = (DOCS / page).read_text(encoding="utf-8")
     signed = "https://shop.example.com/item?id=1"
-    result = site.run("verify", f"{signed}&from=timeline", *pasted(config_of(site, signed)))
+    config = pasted(config_of(site, signed))
+    result = site.run("verify", "--lang", lang, f"{signed}&from=timeline", *config)
     shown = [line.strip() for line in result.stdout.splitlines() if "jsapi_ticket=" not in line]
-    assert len(shown) == 5
+    assert len(shown) == lines
     assert all(f"    {line}\n" in page for line in shown)

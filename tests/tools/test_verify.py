@@ -33,7 +33,7 @@ def test_verify_a_right_signature(site: Site) -> None:
 )
 def test_verify_names_the_cause(site: Site, signed: str, cause: str) -> None:
     """What was signed, what to do in two languages, and exit status 1."""
-    result = site.run("verify", PAGE, *pasted(config_of(site, signed)))
+    result = site.run("verify", "--lang", "both", PAGE, *pasted(config_of(site, signed)))
     assert result.exit_code == 1
     assert re.search(f"^Cause +{cause}$", result.stdout, re.M)
     assert f"&url={signed}\n" in result.stdout
