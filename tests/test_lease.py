@@ -337,7 +337,7 @@ def test_directory_that_others_can_replace_is_refused(which: str, tmp_path: Path
     private_directory(path)
     is_open = tmp_path / "open" / which
     is_open.chmod(0o777)
-    with pytest.raises(PermissionError, match=rf"chmod o-w {is_open}, or choose another"):
+    with pytest.raises(PermissionError, match=rf"chmod \+t {is_open}, or choose another"):
         private_directory(path)
 
 

@@ -22,8 +22,21 @@ export interface Callbacks<Answer = unknown> {
   complete?(answer: { errMsg: string }): void;
 }
 
+/** What a page in a mini program's web-view calls of it (小程序 web-view). */
+export interface MiniProgram {
+  navigateTo(options: { url: string } & Callbacks): void;
+  redirectTo(options: { url: string } & Callbacks): void;
+  switchTab(options: { url: string } & Callbacks): void;
+  reLaunch(options: { url: string } & Callbacks): void;
+  navigateBack(options?: { delta?: number } & Callbacks): void;
+  postMessage(options: { data: unknown }): void;
+  getEnv(callback: (answer: { miniprogram: boolean }) => void): void;
+}
+
 /** The JS-SDK: the calls used most, and all others by their names. */
-export interface JsSdk {
+export type JsSdk = Calls & { miniProgram: MiniProgram };
+
+interface Calls {
   checkJsApi(
     options: { jsApiList: string[] } & Callbacks<{ checkResult: Record<string, boolean> }>,
   ): void;

@@ -292,5 +292,5 @@ def _refuse_open_parents(path: Path) -> None:
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise PermissionError(
                 f"Any user may write to {parent}, and so swap what lies in it: "
-                f"chmod o-w {parent}, or choose another CACHE_DIR."
+                f"chmod +t {parent}, or choose another CACHE_DIR."
             )
