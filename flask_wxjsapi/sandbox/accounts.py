@@ -242,15 +242,18 @@ class Account:
         valid = [ticket.value for ticket in self.valid_tickets(kind, now)]
         known = [ticket.value for ticket in self.tickets[kind]]
         expired = [value for value in known if value not in valid]
-        others = {f"expired 已过期 ({n})": value for n, value in enumerate(expired[:-6:-1], 1)}
-        others |= {label: kept[-1].value for label, kept in self.mistakable().items() if kept}
+        others = {
+            label(f"an expired one ({n})", f"已过期的第 {n} 个"): value
+            for n, value in enumerate(expired[:-6:-1], 1)
+        }
+        others |= {name: kept[-1].value for name, kept in self.mistakable().items() if kept}
         if token := self.current.get(True) or self.current.get(False):
             others["access_token"] = token.value
         return valid[:-4:-1] or ["none"] * bool(known), others
 
     def mistakable(self) -> dict[str, list[Ticket]]:
         """By label the tickets that stand beside the right ones."""
-        return {"the one for cards 卡券的 (wx_card)": self.tickets["wx_card"]}
+        return {label("the one for cards (wx_card)", "卡券的 wx_card"): self.tickets["wx_card"]}
 
     def revoke(self, now: float, errcode: int | None = None) -> None:
         """Kill all its tokens.
@@ -417,10 +420,16 @@ class Agent(Account):
         return {"errcode": 0, "errmsg": "ok", **self._answer(self._lasting(now), now)}
 
     def mistakable(self) -> dict[str, list[Ticket]]:
-        found = {"the one of the corp 企业的": self.corp.tickets}
+        found = {label("the one of the corp", "企业的"): self.corp.tickets}
         for agent in self.corp.agents:
-            found[f"the one of agent {agent.agent_id} 应用的"] = agent.tickets["agent_config"]
+            name = label(f"the one of agent {agent.agent_id}", f"应用 {agent.agent_id} 的")
+            found[name] = agent.tickets["agent_config"]
         return found
+
+
+def label(english: str, chinese: str) -> str:
+    """What a ticket is, for a text in either language: :func:`.cause.find` takes the one."""
+    return f"⟦{english}|{chinese}⟧"
 
 
 def _day(now: float) -> int:

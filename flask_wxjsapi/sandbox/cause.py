@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .._tools.diagnosis import diagnose
-from .accounts import Account
+from .accounts import Account, label
 from .registry import Registry
 
 FIELDS = {  # of the form: its label in English and in Chinese
@@ -20,6 +21,7 @@ FIELDS = {  # of the form: its label in English and in Chinese
     "ticket": ("jsapi_ticket (if another than this sandbox’s may have signed)", "可不填"),
 }
 
+_LABEL = re.compile("⟦(.*?)\\|(.*?)⟧")
 _MANY = 50  # tickets; each is tried with every mistake that is known
 
 
@@ -62,7 +64,7 @@ def signers(registry: Registry, values: Mapping[str, str], now: float) -> list[S
     else:
         agents = [agent for agent in registry.agents() if agent.agent_id == agent_id]
         accounts = agents if agent_id else registry.everybody()
-    pasting = {"the pasted one 粘贴的": pasted} if pasted else {}
+    pasting = {label("the pasted one", "粘贴的"): pasted} if pasted else {}
     found = [
         Signer(account.app_id, ticket, {**others, **pasting})
         for account in accounts
@@ -106,6 +108,6 @@ def find(values: Mapping[str, str], signers: Iterable[Signer]) -> dict[str, str 
         "cause": best.cause,
         "signed": best.signed,
         "appId": app_id or None,
-        "english": best.english,
-        "chinese": best.chinese,
+        "english": _LABEL.sub(r"\1", best.english),
+        "chinese": _LABEL.sub(r"\2", best.chinese),
     }

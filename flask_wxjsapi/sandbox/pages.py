@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 
 from jinja2 import Environment, Template
@@ -34,7 +34,7 @@ _FAULTS = (  # the button's value, then what it is in English and in Chinese
 )
 _ACTIONS = (
     ("heal", "End all faults", "停止所有故障"),
-    ("revoke", "Kill the access tokens", "使 access_token 失效"),
+    ("revoke", "Kill the access tokens", "使 token 失效"),
     ("replace", "Replace the tickets", "换掉 ticket"),
     ("reset", "Reset everything", "全部重置"),
 )
@@ -63,7 +63,8 @@ def page(
     text = _template().render(
         view=view, values=values, found=found, problem=problem, is_chinese=is_chinese,
         say=lambda english, chinese: chinese if is_chinese else english,
-        time=_time, root=request.script_root, style=Markup(_file("page.css")),  # noqa: S704 - ours
+        time=partial(_time, is_chinese=is_chinese), root=request.script_root,
+        style=Markup(_file("page.css")),  # noqa: S704 - ours
         tag=f'<script src="{address}/sandbox/bridge.js"></script>',
         fields=FIELDS, faults=_FAULTS, actions=_ACTIONS,
         endpoints=[name for name, _ in ENDPOINTS.values()],
@@ -73,11 +74,12 @@ def page(
     return response
 
 
-def _time(seconds: int) -> str:
+def _time(seconds: int, *, is_chinese: bool) -> str:
+    h, min_, s = ("小时", "分", "秒") if is_chinese else ("h", "min", "s")
     hours, minutes = divmod(seconds // 60, 60)
     if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {seconds % 60:02} s" if minutes else f"{seconds} s"
+        return f"{hours} {h} {minutes:02} {min_}"
+    return f"{minutes} {min_} {seconds % 60:02} {s}" if minutes else f"{seconds} {s}"
 
 
 @lru_cache

@@ -182,7 +182,7 @@ def test_another_ticket_for_the_agent(
         card.get_by_role("link", name="Why?").click()
     diagnosis = opened.value.locator("output")
     assert diagnosis.get_attribute("data-cause") == "ticket"
-    label = "the corp 企业的" if whose == "corp" else f"agent {NEWS} 应用的"
+    label = "the one of the corp." if whose == "corp" else f"the one of agent {NEWS}."
     assert label in diagnosis.inner_text()
 
 

@@ -56,11 +56,16 @@ def test_a_right_signature_is_found_among_accounts(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    ("used", "label"),
-    [("expired", "已过期"), ("card", "卡券"), ("pasted", "粘贴"), ("token", "access_token")],
+    ("used", "english", "chinese"),
+    [
+        ("expired", "an expired one (1).", "已过期的第 1 个"),
+        ("card", "the one for cards (wx_card).", "卡券的 wx_card"),
+        ("pasted", "the pasted one.", "粘贴的"),
+        ("token", "access_token", "access_token"),
+    ],
 )
-def test_another_value_was_signed(caller: Caller, used: str, label: str) -> None:
-    """The label says which; the value itself is in no answer, nor is any other."""
+def test_another_value_was_signed(caller: Caller, used: str, english: str, chinese: str) -> None:
+    """Either language says which; the value itself is in no answer, nor is any other."""
     values = {"expired": caller.ticket()["ticket"]}
     caller.clock.now += 7200
     token = caller.stable()["access_token"]
@@ -74,8 +79,9 @@ def test_another_value_was_signed(caller: Caller, used: str, label: str) -> None
     answer = caller.http.post("/sandbox/diagnose", json=fields).get_json()
     page = caller.http.post("/sandbox/diagnose", data=fields).text
     assert answer["cause"] == ("access_token" if used == "token" else "ticket")
-    assert label in answer["english"]
-    assert label in page
+    assert english in answer["english"]
+    assert chinese in answer["chinese"]
+    assert english in page
     for value in values.values():
         assert value not in page
         assert value not in html.unescape(page)

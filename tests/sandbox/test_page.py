@@ -32,7 +32,7 @@ def test_it_says_what_it_is(caller: Caller) -> None:
     caller.stable()
     page = shown(caller)
     assert "This is not WeChat" in page
-    assert "<tr><td>stable_token<td>1" in page
+    assert "<tr><td><code>stable_token</code><td>1" in page
     assert "<script>" not in page
 
 
@@ -61,6 +61,7 @@ def test_it_shows_the_latest_calls(caller: Caller) -> None:
     page = shown(caller)
     assert '<b class="bad">45009</b>' in page
     assert "1 min 01 s ago" in page
+    assert "1 分 01 秒前" in shown(caller, "zh")
 
 
 @pytest.mark.parametrize(

@@ -510,8 +510,8 @@ def test_every_valid_ticket_of_a_corp_may_sign(clock: FakeClock) -> None:
 @pytest.mark.parametrize(
     ("used", "cause", "label"),
     [
-        (lambda caller: caller.agent_ticket()["ticket"], "ticket", f"agent {MAIL} 应用的"),
-        (lambda caller: caller.agent_ticket(OTHER)["ticket"], "ticket", f"agent {NEWS} 应用的"),
+        (lambda caller: caller.agent_ticket()["ticket"], "ticket", f"agent {MAIL}"),
+        (lambda caller: caller.agent_ticket(OTHER)["ticket"], "ticket", f"agent {NEWS}"),
         (lambda caller: caller.token(OTHER), "access_token", "access_token"),
     ],
 )
@@ -534,8 +534,8 @@ def test_another_value_signed_wx_config(
     ("used", "cause", "label"),
     [
         (lambda caller: caller.agent_ticket()["ticket"], "valid", ""),
-        (lambda caller: caller.agent_ticket(OTHER)["ticket"], "ticket", f"agent {NEWS} 应用的"),
-        (lambda caller: caller.corp_ticket()["ticket"], "ticket", "corp 企业的"),
+        (lambda caller: caller.agent_ticket(OTHER)["ticket"], "ticket", f"agent {NEWS}"),
+        (lambda caller: caller.corp_ticket()["ticket"], "ticket", "the corp"),
         (lambda caller: caller.token(), "access_token", ""),
     ],
 )
