@@ -138,7 +138,7 @@
       `WeChat sandbox: ${SANDBOX} gave no verdict, so wx.${name} gets "${name}:fail". Does it ` +
         `still run? Does this page's Content-Security-Policy allow connect-src ${SANDBOX} ?`,
     );
-    return `${name}:fail`;
+    return "";
   }
 
   async function verify(verdict, asked, apis) {
@@ -148,16 +148,35 @@
     Object.assign(verdict, { asking: true, question: { appId: asked.corpid, ...asked } });
     state.url = asked.url;
     show();
-    const errMsg = await judge(name, asked);
+    const said = await judge(name, asked);
+    const errMsg = said || `${name}:fail`;
     if (turn !== verdict.asked) return errMsg;
     const granted = new Set(errMsg === `${name}:ok` ? names : []);
-    Object.assign(verdict, { asking: false, errMsg, granted, cause: null });
+    const cause = REASONS[said.slice(name.length + 1)] ?? null;
+    Object.assign(verdict, { asking: false, errMsg, granted, cause });
     show();
     if (isInvalid(verdict)) findCause(verdict);
     return errMsg;
   }
 
+  const isRefused = ({ name, errMsg }) => errMsg !== "" && errMsg !== `${name}:ok`;
   const isInvalid = ({ name, errMsg }) => errMsg === `${name}:invalid signature`;
+
+  // Why the phone refuses what it need not compute, by what it says; "" is no answer.
+  const REASONS = {
+    "": {
+      english: "The sandbox gave no verdict; the console says more.",
+      chinese: "沙箱没有给出判定，详见控制台。",
+    },
+    fail: {
+      english: "The sandbox has no such AppID or agent.",
+      chinese: "沙箱里没有这个 AppID 或应用。",
+    },
+    "invalid url domain": {
+      english: "The account’s domains do not include this page’s host.",
+      chinese: "账号的域名列表里没有本页的域名。",
+    },
+  };
 
   // For the card alone: without an answer it still has a link to where the cause is found.
   async function findCause(verdict) {
@@ -415,7 +434,7 @@
     note.hidden = !host;
     comparedUrl.textContent = state.url;
     compared.hidden = !state.url;
-    showCause(verdicts.find((verdict) => isKnown(verdict) && isInvalid(verdict)));
+    showCause(verdicts.find((verdict) => isKnown(verdict) && isRefused(verdict)));
     Object.assign(phone.dataset, { configs: config.asked, url: state.url });
     showShares();
     fold();
@@ -426,8 +445,9 @@
     if (!wrong) return;
     const { question, cause: found } = wrong;
     why.href = `${SANDBOX}/sandbox/?${new URLSearchParams(question)}#diagnose`;
+    why.hidden = !isInvalid(wrong);
     cause.replaceChildren(found ? `${say(found.english, found.chinese)} ` : "", why);
-    cause.dataset.cause = found ? found.cause : "";
+    cause.dataset.cause = found?.cause ?? "";
   }
 
   function showCalls() {
@@ -441,8 +461,7 @@
 
   // It covers a part of the page, and so it is open only where something is wrong.
   function fold() {
-    const isWrong = verdicts.some(({ name, errMsg }) => errMsg && errMsg !== `${name}:ok`);
-    const isOpen = chosen ? chosen === "open" : isWrong && innerWidth >= 600;
+    const isOpen = chosen ? chosen === "open" : verdicts.some(isRefused) && innerWidth >= 600;
     body.hidden = !isOpen;
     toggle.setAttribute("aria-expanded", String(isOpen));
     const label = isOpen ? say("Show less", "收起") : say("Show more", "展开");
@@ -457,11 +476,14 @@
     shares.known = known;
     phone.dataset.shares = JSON.stringify(made);
     const { friend, moments } = made;
+    const old = [
+      ...oldButton("friend", say("Share with a friend", "分享给朋友")),
+      ...oldButton("moments", say("Share to Moments", "分享到朋友圈")),
+    ];
     shares.replaceChildren(
       ...(friend ? [shareCard(say("For a friend", "发送给朋友"), friend, true)] : []),
       ...(moments ? [shareCard(say("For Moments", "朋友圈"), moments, false)] : []),
-      ...oldButton("friend", say("Share with a friend", "分享给朋友")),
-      ...oldButton("moments", say("Share to Moments", "分享到朋友圈")),
+      ...(old.length ? [row(say("Share", "分享"), old)] : []),
     );
   }
 
@@ -531,7 +553,7 @@
       store(CARD_KEY, chosen);
       fold();
     });
-    const title = isWeCom ? say("Sandbox WeCom", "沙箱企业微信") : say("Sandbox phone", "沙箱手机");
+    const title = isWeCom ? say("Sandbox WeCom", "沙箱企业微信") : say("Sandbox", "沙箱手机");
     const lines = make("div", { className: "verdicts" }, config.line, agentConfig.line);
     // Two verdicts do not fit beside the title.
     const parts = isWeCom ? [toggle, lines] : [lines, toggle];
@@ -582,14 +604,16 @@
     [data-verdict=bad] { background: var(--bad-back); color: var(--bad); font-weight: 650; }
     #body { display: grid; grid-template-columns: minmax(0, 1fr); gap: 10px;
       padding: 2px 12px 10px; }
+    #body > :empty { display: none; }
     code { display: block; font-size: 12px; }
     .cause { padding: 6px 10px; border-radius: 8px; background: var(--bad-back);
       color: var(--bad); }
+    .cause a { white-space: nowrap; }
     .warning { margin-top: 6px; padding: 6px 10px; border-radius: 8px; background: var(--warn-back);
       color: var(--warn); }
     aside > .warning { margin: 0 12px 10px; }
     .plain + .plain .warning { display: none; }
-    section + section, section + button { margin-top: 10px; }
+    section + section, section + .row { margin-top: 10px; }
     .share { display: flex; gap: 10px; justify-content: space-between; padding: 8px 10px;
       border: 1px solid var(--edge); border-radius: 8px; }
     .share p { margin-top: 2px; color: var(--soft); font-size: 12px; }
@@ -598,8 +622,8 @@
     img { width: 44px; height: 44px; object-fit: cover; }
     .link { margin-top: 4px; overflow: hidden; color: var(--soft); font-size: 12px;
       text-overflow: ellipsis; white-space: nowrap; }
+    .link :focus-visible { outline-offset: -2px; }
     a { color: inherit; }
-    @media (max-width: 480px) { :host { width: calc(100vw - 24px); } aside { max-height: 66vh; } }
     .row { display: flex; gap: 6px; }
     button { flex: 1 1 auto; padding: 4px 6px; border: 1px solid var(--edge); border-radius: 8px;
       background: var(--back); color: inherit; font-size: 12px; white-space: nowrap;
@@ -607,11 +631,24 @@
     button[aria-pressed=true] { border-color: var(--good); background: var(--good-back);
       color: var(--good); }
     button:disabled { cursor: default; }
+    button:disabled[aria-pressed=false] { opacity: 0.5; }
     .toggle { flex: none; width: 28px; height: 28px; padding: 0; }
-    footer { display: flex; gap: 10px; justify-content: space-between; color: var(--soft);
-      font-size: 12px; }
-    footer a { flex: none; }
-    ol { padding-left: 3ch; }
+    footer { display: flex; flex-wrap: wrap; gap: 0 10px; justify-content: space-between;
+      color: var(--soft); font-size: 12px; }
+    details[open] { flex: 1 0 100%; }
+    footer a { margin-left: auto; }
+    ol { padding-left: 3ch; margin-bottom: 4px; }
+    @media (max-width: 480px) {
+      :host { width: calc(100vw - 24px); }
+      aside { max-height: 66vh; }
+      header { padding-block: 2px; }
+      .wecom { padding-bottom: 8px; }
+      .toggle { width: 40px; }
+      button { min-height: 40px; }
+      summary, footer a { line-height: 40px; }
+      .cause a { padding-block: 12px; }
+      footer { margin-block: -10px; }
+    }
     :focus-visible { outline: 2px solid var(--good); outline-offset: 2px; }
   `;
 

@@ -123,6 +123,7 @@ def test_the_sandbox_is_gone(
     desktop.page.evaluate("go()")
     assert said(desktop.page) == ["config:fail", "ready"]
     assert any(f"{url} gave no verdict" in line for line in desktop.console)
+    assert "gave no verdict" in desktop.page.locator(f"{CARD} .cause").inner_text()
     assert in_order(desktop)
 
 

@@ -82,6 +82,43 @@ def test_the_cause_goes_with_the_refusal(site: Site, open_desktop: Callable[...,
     assert cause.is_hidden()
 
 
+WRONG_ACCOUNT = CONFIGURE.replace("CONFIG", "{...CONFIG, appId: 'wx-another'}")
+REFUSALS = [
+    (WRONG_ACCOUNT, "localhost", "config:fail", "no such AppID"),
+    (CONFIGURE, "www.example.com", "config:invalid url domain", "domains do not include"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "domain", "verdict", "reason"), REFUSALS)
+def test_a_refusal_that_needs_no_search(
+    site: Site, open_desktop: Callable[..., Phone],
+    script: str, domain: str, verdict: str, reason: str,
+) -> None:  # fmt: skip
+    """The card says why as well, and has no signature to ask about."""
+    with Sandbox(domains=[domain]).serve() as other:
+        bridge = f'<script src="{other.url}/sandbox/bridge.js"></script>'
+        desktop = open_desktop()
+        desktop.page.goto(site(script, bridge=bridge).replace("127.0.0.1", "localhost"))
+        assert said(desktop.page) == [verdict, "ready"]
+    cause = desktop.page.locator(f"{CARD} .cause")
+    expect(cause).to_contain_text(reason)
+    expect(cause.get_by_role("link")).to_be_hidden()
+
+
+@pytest.mark.slow
+def test_a_thumb_can_hit_everything(site: Site, open_desktop: Callable[..., Phone]) -> None:
+    """On a phone what is pressed is at least 40 px high, and wide."""
+    viewport: Any = {"width": 390, "height": 844}
+    desktop = open_desktop(choices={"wxSandboxCard": "open"}, viewport=viewport)
+    desktop.page.goto(site())
+    said(desktop.page)
+    targets = desktop.page.locator(f"{CARD} :is(button, summary, footer a)").all()
+    boxes = [box for target in targets if (box := target.bounding_box())]
+    assert len(boxes) == 10
+    assert min(min(box["width"], box["height"]) for box in boxes) >= 40
+
+
 @pytest.mark.slow
 def test_the_calls(site: Site, open_desktop: Callable[..., Phone], sandbox: Sandbox) -> None:
     """The last eight are there, folded away, with the way to the sandbox's own page."""
