@@ -85,12 +85,45 @@ def test_it_heals_in_front_of_ones_eyes(demo: Demo, open_phone: Callable[..., Ph
     assert not desktop.errors
 
 
+@pytest.mark.slow
+def test_it_does_not_say_that_it_healed_when_it_did_not(
+    demo: Demo, open_phone: Callable[..., Phone]
+) -> None:
+    """A second complaint within ten minutes goes unheard, and the page stays refused."""
+    page = open_phone(None, viewport={"width": 390, "height": 844}).page
+    page.goto(f"{demo.url}/as/wxbooks000000000")
+    expect(page.locator("#errmsg")).to_have_text("config:ok")
+    page.click("#break")
+    expect(page.locator("#verdict-note")).to_contain_text("had itself signed again")
+    expect(page.locator("#verdict")).to_be_in_viewport()
+    page.click("#break")
+    expect(page.locator("#errmsg")).to_have_text("config:invalid signature")
+    expect(page.locator("#verdict-note")).to_contain_text("Press “Refresh now”")
+
+
+@pytest.mark.slow
+def test_a_pause_that_outlasts_the_ticket(open_phone: Callable[..., Phone], tmp_path: Path) -> None:
+    """No mark then promises a renewal within the ticket's life."""
+    demo = Demo(tmp_path, TTL="600").started()
+    try:
+        page = open_phone(None).page
+        page.goto(demo.url)
+        expect(page.locator("#mark")).to_be_visible()
+        demo.post("/trouble/quota")
+        expect(page.locator("#error")).to_have_attribute("data-error", "some")
+        expect(page.locator("#mark")).to_be_hidden()
+        expect(page.locator("#mark-label")).to_be_hidden()
+    finally:
+        demo.stop()
+
+
 def test_one_language_at_a_time(demo: Demo, open_phone: Callable[..., Phone]) -> None:
     """The browser's, and the other one with a button."""
     page = open_phone(None, locale="zh-CN").page
     page.goto(demo.url)
     expect(page.locator("#state")).to_have_text("有效")
     expect(page.locator("#verdict h2")).to_have_text("手机的判定")
+    expect(page.locator("#calls time").first).to_contain_text("秒前")
     page.click("#language")
     expect(page.locator("#verdict h2")).to_contain_text("verdict")
     expect(page.locator("#state")).to_have_text("fresh")
