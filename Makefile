@@ -34,7 +34,8 @@ coverage: $(VENV)/tested
 mutants: $(VENV)/tested
 	$(BIN)/python -m tests.mutants
 
-# Debian's wrk is needed for the part with requests a second; without it the table says so.
+# Debian's wrk is needed for requests a second, and its valgrind to count instructions; without them
+# the table says so.
 bench: $(VENV)/tested
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[bench]"
 	$(BIN)/python -m benchmarks $(PARTS)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from . import micro
+from . import instructions, micro
 from .lab import NO_REDIS, Lab, Times
 from .probes import ROOT, ask
 from .report import Row
@@ -84,10 +84,28 @@ def sign_part(lab: Lab) -> list[Row]:
         value = _fastest(found, name, "bound")
         why = _WHY.get(name, "")
         rows.append(Row("sign", name, what, value, "x", _BOUND, goal, note=note, why=why))
+    rows += _instruction_rows(lab)
     with lab.sandbox() as sandbox:
         more = ask("fresh", sandbox=sandbox.url, requests=lab.pick(3000, 200))
         seen = ask("touched", sandbox=sandbox.url, seconds=lab.pick(25, 2) / 10)
     return [*rows, _fresh_row(more), *_touched_rows(seen)]
+
+
+def _instruction_rows(lab: Lab) -> list[Row]:
+    goals = {"config_url": 1.6, "config_request": 1.9}
+    rows = [
+        Row("sign", f"{name}_instructions", f"{what}: instructions", None, "x", _BOUND, goals[name])
+        for name, what, _ in _AGAINST_BOUND
+        if name in goals
+    ]
+    if lab.quick or instructions.VALGRIND is None:
+        return [replace(row, why="valgrind is not installed, or the run is quick") for row in rows]
+    with lab.sandbox() as sandbox:
+        bound, *counts = (instructions.count(way, sandbox.url) for way in ("bound", *goals))
+    return [
+        replace(row, value=count / bound, note=f"{count:,.0f} against {bound:,.0f}.")
+        for row, count in zip(rows, counts, strict=True)
+    ]
 
 
 def _fresh_row(more: dict[str, float]) -> Row:
