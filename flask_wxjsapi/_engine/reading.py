@@ -23,6 +23,7 @@ _CHECK_WAIT = 2.0  # seconds that the page which complained waits for the verdic
 _LOOK_WAIT = 1.0  # seconds that status() waits where a thread looks anyway
 _WITHIN = "It was read by code that its own renewal has called: a ticket server or a provider."
 _LATE = "The renewal did not end in time."
+_SPARED = "Nothing was asked: the last refresh is less than 10 s ago."
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +245,9 @@ class Credentials:
             raise copy.copy(renewal.error)
         held = snapshot.credential
         if held is None or self.holding.state(snapshot, self._time()) is State.INVALID:
-            back_off = self.holding.back_off(snapshot, self._time())
-            raise self._unavailable(snapshot, back_off.error if back_off else None)
+            if back_off := self.holding.back_off(snapshot, self._time()):
+                raise self._unavailable(snapshot, back_off.error)
+            raise TicketUnavailable(1, _SPARED)
         return held
 
     def verify(self, complaint: Complaint, kind: str = JSAPI_TICKET) -> None:

@@ -301,10 +301,10 @@ def _show_status(account: Account, facts: dict[str, Any]) -> None:
     if agent := facts["agent"]:
         is_new = agent["last_error"] and agent["last_error"] != facts["last_error"]
         rows["Agent's"] = f"{agent['state']}. {agent['last_error']}" if is_new else agent["state"]
-    if facts["reason"] != facts["last_error"]:
+    if facts["reason"] not in (None, facts["last_error"]):
         rows["Note"] = facts["reason"]
     for label, text in rows.items():
-        _row(label, text or "", 12)
+        _row(label, text, 12)
 
 
 @commands.command()

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,18 @@ def test_refresh_that_asks_nothing_says_so(site: Site, sandbox: Sandbox) -> None
         result.stderr
     )
     assert sandbox.calls["getticket"] == 1
+
+
+def test_refresh_right_after_the_secret_was_mended_says_why_it_waits(
+    site: Site, make_app: Callable[..., tuple[Flask, WxJsApi]], tmp_path: Path
+) -> None:
+    """The back-off of the wrong one is not in force any more, and the 10 s still are."""
+    options = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path)}
+    app, _ = make_app(WXJSAPI_APP_SECRET="f" * 32, **options)
+    assert "WXJSAPI_APP_SECRET is wrong" in said(run(app, "refresh").stderr)
+    result = site.run("refresh")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the last refresh is less than 10 s ago" in said(result.stderr)
 
 
 @pytest.mark.parametrize("command", [["ticket"], ["sign", PAGE]])

@@ -8,7 +8,7 @@
   const ownAddress = () => location.href.split("#")[0];
   const REFRESH_PAUSE = 10; // seconds that refresh() takes between two renewals
   const say = (english, chinese) => (panel.lang === "en" ? english : chinese);
-  const STATES = { fresh: "有效", stale: "待刷新", invalid: "无效" };
+  const STATES = { fresh: "有效", stale: "待续期", invalid: "无效" };
   let ticketBorn = null; // Unix time in ms of the ticket now in use
   let waitUntil = 0;
 
