@@ -38,6 +38,21 @@ def tell_later(action: Callable[[], None]) -> None:
         waiting.append(action)
 
 
+class Told:
+    """What is told once: of several threads that come with the same, the first one tells."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, object] = {}
+
+    def is_first(self, key: str) -> bool:
+        """Whether nobody has come with this since it was forgotten."""
+        mine = object()
+        return self._keys.setdefault(key, mine) is mine
+
+    def forget(self, key: str) -> None:
+        self._keys.pop(key, None)
+
+
 @contextmanager
 def put_off() -> Iterator[None]:
     """Put off, until the end of the block, whatever this thread has to tell in it."""

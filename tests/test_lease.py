@@ -25,6 +25,7 @@ from flask_wxjsapi._storage.lease import (
     host_lease,
     private_directory,
 )
+from flask_wxjsapi._telling import Told
 
 from .caches import logged, mode, posix_only
 from .conftest import Valkey
@@ -172,7 +173,7 @@ def test_redis_lease_that_is_repaired_is_told_once(
     valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A line for whoever looks for the one who plants it, and not one a second."""
-    told: set[str] = set()
+    told = Told()
     with valkey.client() as client:
         for _ in range(3):
             client.set("lease", "planted", px=10**12)
@@ -188,7 +189,7 @@ def test_redis_lease_that_is_repaired_is_told_again_after_a_good_one(
     valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Two accidents are two lines."""
-    told: set[str] = set()
+    told = Told()
     with valkey.client() as client:
         for _ in range(2):
             client.set("lease", "planted")
@@ -487,19 +488,19 @@ def test_host_without_a_directory_has_none() -> None:
 @pytest.mark.usefixtures("nowhere")
 def test_host_lease_without_a_directory_holds_within_the_process() -> None:
     """So that renewals go on ahead of time, if one for each process."""
-    first = host_lease("one", set())
+    first = host_lease("one", Told())
     assert first.acquire()
-    assert not host_lease("one", set()).acquire()
-    assert host_lease("two", set()).acquire()
+    assert not host_lease("one", Told()).acquire()
+    assert host_lease("two", Told()).acquire()
     first.release()
-    assert host_lease("one", set()).acquire()
+    assert host_lease("one", Told()).acquire()
 
 
 @posix_only
 @pytest.mark.usefixtures("nowhere")
 def test_host_lease_without_a_directory_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     """With what to do about it."""
-    told: set[str] = set()
+    told = Told()
     for _ in range(3):
         host_lease("lease", told)
     (line,) = logged(caplog)

@@ -239,6 +239,32 @@ def test_cache_that_failed_leaves_the_custom_server_in_use(
     assert session.find(JSAPI_TICKET) == TICKET
 
 
+def test_two_threads_that_find_it_down_together_are_one_line(
+    store: Store,
+    cache: WatchedCache,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A renewal and the look of the background thread, say."""
+    both = threading.Barrier(2)
+
+    def describe(error: Exception) -> str:
+        both.wait(30)
+        return str(error)
+
+    monkeypatch.setattr("flask_wxjsapi._storage.store.describe", describe)
+    cache.error = OSError("down")
+    find = lambda: session_of(store).find(JSAPI_TICKET)  # noqa: E731
+    threads = [threading.Thread(target=find) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert logged(caplog) == [
+        "The cache cannot be read (down). Pages go on with the ticket this process holds."
+    ]
+
+
 def test_store_that_goes_down_is_logged_once(
     store: Store, cache: WatchedCache, caplog: pytest.LogCaptureFixture
 ) -> None:

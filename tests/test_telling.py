@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from flask_wxjsapi._telling import put_off, tell, tell_later
+from flask_wxjsapi._telling import Told, put_off, tell, tell_later
 
 
 def test_it_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -45,3 +45,12 @@ def test_what_is_told_meanwhile_is_told_at_once() -> None:
     with put_off():
         tell_later(lambda: tell_later(lambda: told.append(1)))
     assert told == [1]
+
+
+def test_what_is_told_once_is_told_again_when_it_is_forgotten() -> None:
+    """One key has nothing to do with another."""
+    told = Told()
+    assert [told.is_first(key) for key in ("a", "b", "a", "b")] == [True, True, False, False]
+    told.forget("a")
+    told.forget("never told")
+    assert [told.is_first(key) for key in ("a", "b")] == [True, False]

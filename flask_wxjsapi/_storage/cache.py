@@ -18,7 +18,7 @@ from werkzeug.utils import import_string
 
 from .._credential import Credential
 from .._error_text import describe
-from .._telling import tell
+from .._telling import Told, tell
 from .lease import (
     Lease,
     LocalLease,
@@ -65,8 +65,8 @@ class CacheServer(TicketServer):
     def __init__(self, backend: Any, *, directory: Path | None = None) -> None:
         self._backend = backend
         self._directory = directory
-        self._damaged: set[str] = set()
-        self._told: set[str] = set()
+        self._damaged = Told()
+        self._told = Told()
         self._holders: dict[tuple[int, str], LocalLease] = {}
         if hasattr(backend, "serializer"):  # which memcached has not: it keeps text as it is
             backend.serializer = _TextSerializer()
@@ -192,7 +192,7 @@ class CacheServer(TicketServer):
             raise OSError(f"a record has at most {_LARGEST} characters, this one {len(text)}")
         if self._backend.set(key, text, timeout=timeout) is False:
             raise OSError("the cache did not take it")
-        self._damaged.discard(key)
+        self._damaged.forget(key)
 
     def delete(self, key: str) -> None:
         self._backend.delete(key)
@@ -260,8 +260,7 @@ class CacheServer(TicketServer):
                 path.unlink(missing_ok=True)
 
     def _report_damage(self, key: str, problem: str) -> None:
-        if key not in self._damaged:
-            self._damaged.add(key)
+        if self._damaged.is_first(key):
             tell_of_damage(key, problem)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from .._telling import tell
+from .._telling import Told, tell
 
 
 class Lease(Protocol):
@@ -83,18 +83,18 @@ class RedisLease:
     :param told: the keys of which the log has been told that they were repaired.
     """
 
-    def __init__(self, client: Any, key: str, life: float, told: set[str] | None = None) -> None:
+    def __init__(self, client: Any, key: str, life: float, told: Told | None = None) -> None:
         from redis.lock import Lock
 
         self._client, self._key, self._life = client, key, int(life * 1000)
-        self._told = set() if told is None else told
+        self._told = Told() if told is None else told
         self._token = secrets.token_hex(16)
         # thread_local=False: an overdue renewal's lease is released by its successor's thread.
         self._lock = Lock(client, key, timeout=life, thread_local=False)
 
     def acquire(self, blocking: bool = False) -> bool:
         if self._lock.acquire(blocking=blocking, token=self._token):
-            self._told.discard(self._key)
+            self._told.forget(self._key)
             return True
         left = self._client.pttl(self._key)
         if left == _NO_END or left > self._life:
@@ -104,8 +104,7 @@ class RedisLease:
     def _repair(self, left: int) -> None:
         """No lease of ours lasts that long. It gets an end, or nobody would have it for as long."""
         self._client.pexpire(self._key, self._life)
-        if self._key not in self._told:
-            self._told.add(self._key)
+        if self._told.is_first(self._key):
             tell(
                 logging.WARNING,
                 "The lease %s in Redis is nobody's: it was to last %s, and none of ours lasts more "
@@ -159,7 +158,7 @@ _CLOSE_TO_ITS_END = 2500
 _of_this_process: dict[tuple[int, str], LocalLease] = {}
 
 
-def host_lease(name: str, told: set[str]) -> Lease:
+def host_lease(name: str, told: Told) -> Lease:
     """A lease for the processes of this user on this host.
 
     :param name: a file name.
@@ -168,8 +167,7 @@ def host_lease(name: str, told: set[str]) -> Lease:
     directory = host_directory()
     if directory is not None:
         return file_lease(directory / name)
-    if "no directory" not in told:
-        told.add("no directory")
+    if told.is_first("no directory"):
         tell(
             logging.WARNING,
             "This host has no directory for the lease: none of %s is writable and this user's "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._credential import ACCESS_TOKEN, Credential
 from .._error_text import describe
-from .._telling import tell
+from .._telling import Told, tell
 from .lease import FileLease, Lease, LocalLease
 from .server import TicketServer, tell_of_damage
 
@@ -64,7 +64,7 @@ class Part(Generic[S]):
         self._context = context
         self._server: list[S] = []
         self._failing: dict[str, str] = {}  # use -> what the log says
-        self._damaged: set[str] = set()  # keys
+        self._damaged = Told()  # keys
         self._forgets: set[str] = set()
 
     @property
@@ -99,16 +99,15 @@ class Part(Generic[S]):
 
     def report(self, use: str, error: Exception | None) -> None:
         """Tell the log when a use begins to fail and when it works again, and nothing between."""
-        if (error is not None) == (use in self._failing):
-            return
         facts = {"store": self.role, "use": use}
         if error is None:
-            self._failing.pop(use, None)
-            tell(logging.INFO, "%s can be %s again.", self.name, use, event="store_up", **facts)
-            return
-        self._failing[use] = f"{self.name} cannot be {use} ({describe(error).rstrip('.')})."
-        text = "%s Pages go on with the ticket this process holds."
-        tell(logging.WARNING, text, self._failing[use], event="store_down", **facts)
+            if self._failing.pop(use, None):
+                tell(logging.INFO, "%s can be %s again.", self.name, use, event="store_up", **facts)
+        elif use not in self._failing:
+            problem = f"{self.name} cannot be {use} ({describe(error).rstrip('.')})."
+            if self._failing.setdefault(use, problem) is problem:  # or another thread was first
+                text = "%s Pages go on with the ticket this process holds."
+                tell(logging.WARNING, text, problem, event="store_down", **facts)
 
     def problem(self, use: str) -> str | None:
         """Why it cannot be used like that, in the words of the log; None if it could be lately."""
@@ -127,10 +126,9 @@ class Part(Generic[S]):
             found = replace(found, generation=int(found.issued_at))
         problem = found.problem(now)
         if problem is None:
-            self._damaged.discard(key)
+            self._damaged.forget(key)
             return found
-        if key not in self._damaged:
-            self._damaged.add(key)
+        if self._damaged.is_first(key):
             tell_of_damage(key, problem)
         return None
 

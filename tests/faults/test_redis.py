@@ -239,6 +239,7 @@ def test_a_redis_that_comes_and_goes_is_logged_at_each_change(bench: Bench) -> N
     """Three outages are three lines down and three up a process, however often it is read."""
     with bench.serve(2) as service:
         service.rush(2)
+        wait_until(lambda: bench.restored() and bench.lease() is None, what="the renewal is over")
         for outage in range(1, 4):
             bench.wire.close()
             bench.wait_for("store_down cache", 2 * outage)

@@ -1431,7 +1431,7 @@ MUTANTS = [
         "a store that is down is told again and again",
         "_storage/store.py",
         "Part.report",
-        if_is("self._failing", False),
+        if_is("self._failing", True),
         f"{STORE}store_that_goes_down_is_logged_once",
     ),
     Mutant(
