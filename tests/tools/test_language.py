@@ -127,8 +127,8 @@ COMPOSED = {
     "OSError: X",
     "The cache cannot be read (X).",
     *(f"{state}." for state in ("fresh", "stale", "invalid", "unknown")),
-    *(when(time.time() + sign * span) for sign in (1, -1) for span in (30, 90, 5400)),
 }
+TIMES = {when(time.time() + sign * span) for sign in (1, -1) for span in (30, 90, 5400)}
 
 # -- the catalogue ---------------------------------------------------------------------------------
 
@@ -137,6 +137,11 @@ COMPOSED = {
 def test_what_a_command_can_say_has_its_chinese(text: str) -> None:
     """Whoever adds a sentence adds it to chinese.toml."""
     assert english_in(chinese(text)) == []
+
+
+def test_a_time_has_its_chinese() -> None:
+    """Before and after now, in seconds, minutes and hours."""
+    assert [english_in(chinese(text)) for text in TIMES] == [[]] * len(TIMES)
 
 
 @pytest.mark.parametrize("advice", ADVICE)
@@ -149,7 +154,7 @@ def test_every_advice_has_its_chinese(advice: str) -> None:
 
 def test_the_catalogue_has_nothing_that_nobody_says() -> None:
     """An entry goes with its sentence."""
-    said = {*ADVICE, *COMPOSED, *chain(*map(texts_of, SOURCES))}
+    said = {*ADVICE, *COMPOSED, *TIMES, *chain(*map(texts_of, SOURCES))}
     ends = {text[found.end() :] for text in said for found in re.finditer(r"^|: |[.'\"] ", text)}
     known = {words for pattern, words in language.catalogue() if any(map(pattern.match, ends))}
     assert [english for english, words in CATALOGUE.items() if words not in known] == []
