@@ -60,7 +60,7 @@ class Gunicorn:
                 self._command, cwd=ROOT, env=self._env, stdout=log, stderr=log
             )
         try:
-            wait_until(self._answers, 30, f"gunicorn answers: {self.log}")
+            wait_until(self._answers, 120, f"gunicorn answers: {self.log}")
         except BaseException:
             self.process.kill()
             self.process.wait()
@@ -71,20 +71,20 @@ class Gunicorn:
         assert self.process.poll() is None, self.log.read_text()
         try:
             # A path that does not exist and so reads no ticket; nor is one fetched for it yet.
-            return requests.get(f"{self.url}/threads", timeout=5).ok
+            return requests.get(f"{self.url}/threads", timeout=30).ok
         except (requests.ConnectionError, requests.Timeout):
             return False
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(60)  # Gunicorn gives its workers 30 s
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
             raise
 
-    def get(self, path: str, timeout: float = 30) -> Any:
+    def get(self, path: str, timeout: float = 60) -> Any:
         response = requests.get(self.url + path, timeout=timeout)
         response.raise_for_status()
         return response.json()
@@ -97,7 +97,7 @@ class Gunicorn:
             found.update(answer["pid"] for answer in at_once(4 * count, lambda: self.get("/nap")))
             return len(found) == count
 
-        wait_until(is_complete, 30, "every worker has answered")
+        wait_until(is_complete, 120, "every worker has answered")
         return found
 
     def kill(self, pid: int) -> None:
@@ -110,7 +110,7 @@ def at_once(count: int, action: Callable[[], Any]) -> list[Any]:
     results: list[Any] = []
 
     def run() -> None:
-        barrier.wait(60)
+        barrier.wait(120)
         try:
             results.append(action())
         except Exception as error:
@@ -120,5 +120,5 @@ def at_once(count: int, action: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     return results
