@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import expect
 
 from flask_wxjsapi.sandbox import Sandbox
 
-from ..test_demo import Demo
+from ..conftest import wait_until
+from ..test_demo import CONFIG, Demo
 from .conftest import Phone
 
 pytestmark = pytest.mark.browser
@@ -21,8 +23,16 @@ CARD = "wx-sandbox-phone"
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     demo = Demo(tmp_path_factory.mktemp("demo"))
-    yield demo.started()
+    demo.started()
+    # A page waits 2 s for its account's first ticket, which a busy machine may not have by then.
+    for path in ("/", "/as/wxtea00000000000", "/as/wxbooks000000000"):
+        wait_until(lambda path=path: is_signed(demo.url + path), what=f"{path} is signed")
+    yield demo
     demo.stop()
+
+
+def is_signed(url: str) -> bool:
+    return CONFIG.search(requests.get(url, timeout=60).text) is not None
 
 
 def test_a_desktop_browser_shows_config_ok_and_the_card(
