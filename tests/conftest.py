@@ -304,7 +304,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_timer_stays() -> Iterator[None]:
-    """Every call takes its timer along when it ends."""
+    """Every call takes its timer along when it ends; what most have is longer than this waits."""
     yield
     wait_until(
         lambda: not [t for t in threading.enumerate() if isinstance(t, threading.Timer)],

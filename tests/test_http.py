@@ -65,7 +65,7 @@ def wechat(_wechat: Sandbox) -> Sandbox:
 
 
 def ask(
-    server: Sandbox | Recorder | str, timeout: float = SOON, method: str = "GET", **options: Any
+    server: Sandbox | Recorder | str, timeout: float = 2 * SOON, method: str = "GET", **options: Any
 ) -> dict[str, Any]:
     """What is answered to a call with a secret in its query."""
     url = server if isinstance(server, str) else server.url
@@ -378,7 +378,7 @@ def test_name_with_many_addresses_that_do_not_answer(
     look_up = socket.getaddrinfo
 
     def many(*args: Any, **kwargs: Any) -> Any:
-        return look_up(*args, **kwargs) * 30
+        return look_up(*args, **kwargs) * 100  # half a minute, one after the other
 
     monkeypatch.setattr(socket, "getaddrinfo", many)
     error = failure(lambda: ask(f"http://127.0.0.1:{black_hole}", SHORT))
