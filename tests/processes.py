@@ -71,20 +71,20 @@ class Gunicorn:
         assert self.process.poll() is None, self.log.read_text()
         try:
             # A path that does not exist and so reads no ticket; nor is one fetched for it yet.
-            return requests.get(f"{self.url}/threads", timeout=30).ok
+            return requests.get(f"{self.url}/threads", timeout=5).ok
         except (requests.ConnectionError, requests.Timeout):
             return False
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         try:
-            self.process.wait(60)  # Gunicorn gives its workers 30 s
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
             raise
 
-    def get(self, path: str, timeout: float = 60) -> Any:
+    def get(self, path: str, timeout: float = 120) -> Any:
         response = requests.get(self.url + path, timeout=timeout)
         response.raise_for_status()
         return response.json()
@@ -110,7 +110,7 @@ def at_once(count: int, action: Callable[[], Any]) -> list[Any]:
     results: list[Any] = []
 
     def run() -> None:
-        barrier.wait(120)
+        barrier.wait(60)
         try:
             results.append(action())
         except Exception as error:
@@ -120,5 +120,5 @@ def at_once(count: int, action: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(180)
     return results

@@ -128,9 +128,13 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(autouse=True)
 def _a_ticket_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy the machine: a page that has given it up after 2 s is never signed."""
-    monkeypatch.setattr("flask_wxjsapi._js_api.SCRIPT_TIMEOUT", 60.0)
-    monkeypatch.setattr("flask_wxjsapi._views._AGENT_PATIENCE", 60.0)
+    """However busy the machine: a page that gives up after 2 s is not signed, or not healed."""
+    for place in (
+        "_js_api.SCRIPT_TIMEOUT",
+        "_views._AGENT_PATIENCE",
+        "_engine.reading._CHECK_WAIT",
+    ):
+        monkeypatch.setattr(f"flask_wxjsapi.{place}", 60.0)
 
 
 @pytest.fixture
