@@ -135,6 +135,7 @@ def _a_ticket_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
         "_engine.reading._CHECK_WAIT",
     ):
         monkeypatch.setattr(f"flask_wxjsapi.{place}", 60.0)
+    monkeypatch.setenv("FLASK_WXJSAPI_REFRESH_TIMEOUT", "60")  # of examples
 
 
 @pytest.fixture
