@@ -57,7 +57,7 @@ _LATER = Credential("later-2", _NOW + 7000.375, _NOW + 14200.875, 42)
 _WRITERS = 8
 _ROUNDS = 5
 _START = 60.0  # seconds for some threads to come together
-_PATIENCE = 10.0  # seconds until a lock that should not wait is said to wait
+_PATIENCE = 30.0  # seconds until a lock that should not wait is said to wait
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 20, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], timeout: float = 60, what: str = "") -> Any:
     """Look until it is so; for real processes only."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -165,7 +165,7 @@ class Valkey:
     def client(self) -> Any:
         import redis
 
-        return redis.Redis(port=self.port, socket_timeout=2)
+        return redis.Redis(port=self.port, socket_timeout=30)
 
     def start(self) -> None:
         self.process = _Popen(self._command, stdout=subprocess.DEVNULL)
@@ -304,7 +304,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_timer_stays() -> Iterator[None]:
-    """Every call takes its timer along when it ends."""
+    """Every call takes its timer along when it ends; what most have is longer than this waits."""
     yield
     wait_until(
         lambda: not [t for t in threading.enumerate() if isinstance(t, threading.Timer)],

@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Page,
     Route,
+    expect,
     sync_playwright,
 )
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -44,6 +46,14 @@ ANDROID = (
     "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 "
     "Chrome/126.0.0.0 Mobile Safari/537.36 MicroMessenger/8.0.50.2701(0x28003253) Language/zh_CN"
 )
+_PATIENCE = 60_000  # milliseconds; a busy machine may take that long for what happens in the end
+expect.set_options(timeout=_PATIENCE)
+#: client.js gives everybody 10 s, and so it is a minute; tests of that limit install a clock.
+_UNHURRIED = f"""{{
+  const {{ setTimeout }} = window;
+  window.setTimeout = (work, after, ...rest) =>
+    setTimeout(work, after === 10000 ? {_PATIENCE} : after, ...rest);
+}}"""
 _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -110,9 +120,28 @@ def chromium() -> Iterator[Browser]:
             executable_path=binary,
             args=[*_FLAGS, f"--host-resolver-rules={_HOSTS}"],
             ignore_default_args=["--disable-back-forward-cache"],  # phones have one
+            timeout=2 * _PATIENCE,
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(autouse=True)
+def _a_ticket_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine: a page that gives up after 2 s is not signed, or not healed."""
+    for place in (
+        "_js_api.SCRIPT_TIMEOUT",
+        "_views._AGENT_PATIENCE",
+        "_engine.reading._CHECK_WAIT",
+    ):
+        monkeypatch.setattr(f"flask_wxjsapi.{place}", 60.0)
+    monkeypatch.setenv("FLASK_WXJSAPI_REFRESH_TIMEOUT", "60")  # of examples
+
+
+@pytest.fixture
+def make_app(make_app: Callable[..., Any]) -> Callable[..., Any]:
+    """Likewise."""
+    return partial(make_app, WXJSAPI_REFRESH_TIMEOUT=60)
 
 
 class Phone:
@@ -133,6 +162,7 @@ class Phone:
         }
         context.route("**/*", self._route)
         context.on("console", self._on_console)
+        context.add_init_script(_UNHURRIED)
         context.on("weberror", lambda error: self.errors.append(str(error.error)))
         self.page: Page = context.new_page()
 
@@ -161,7 +191,7 @@ def open_phone(chromium: Browser, modules: Path) -> Iterator[Callable[..., Phone
 
     def open_one(user_agent: str | None = ANDROID, **options: Any) -> Phone:
         context = chromium.new_context(user_agent=user_agent, ignore_https_errors=True, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(_PATIENCE)
         contexts.append(context)
         return Phone(context, modules)
 

@@ -30,7 +30,7 @@ def said(page: Page) -> list[str]:
 
 def result(page: Page, call: str) -> Any:
     """What a call of jweixin's completes with; ``complete`` in it is the callback."""
-    late = "setTimeout(() => reject(Error('no answer')), 10000)"
+    late = "setTimeout(() => reject(Error('no answer')), 60000)"
     return page.evaluate(f"new Promise((complete, reject) => {{ {late}; {call} }})")
 
 

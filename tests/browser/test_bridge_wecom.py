@@ -69,7 +69,7 @@ def signature(sandbox: Sandbox, whose: str, url: str) -> dict[str, str]:
     """What a page is given; ``whose`` is ``corp`` or the agent whose ticket is to sign."""
 
     def get(path: str, **query: str) -> dict[str, Any]:
-        return dict(requests.get(f"{sandbox.url}/cgi-bin/{path}", params=query, timeout=5).json())
+        return dict(requests.get(f"{sandbox.url}/cgi-bin/{path}", params=query, timeout=60).json())
 
     secret = AGENTS.get(whose, AGENTS[MAIL])
     token = get("gettoken", corpid=CORP, corpsecret=secret)["access_token"]

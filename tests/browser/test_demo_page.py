@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,11 +17,21 @@ from .conftest import Phone
 pytestmark = pytest.mark.browser
 
 CARD = "wx-sandbox-phone"
+#: What Python starts with: pages of a busy machine wait longer than 2 s for a ticket or a verdict.
+PATIENT = """
+from flask_wxjsapi import _js_api
+from flask_wxjsapi._engine import reading
+
+_js_api.SCRIPT_TIMEOUT = reading._CHECK_WAIT = 60.0
+"""
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    demo = Demo(tmp_path_factory.mktemp("demo"))
+    directory = tmp_path_factory.mktemp("demo")
+    (directory / "sitecustomize.py").write_text(PATIENT)
+    path = os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
+    demo = Demo(directory, PYTHONPATH=path.rstrip(os.pathsep))
     yield demo.started()
     demo.stop()
 

@@ -98,7 +98,7 @@ class _Proxy(BaseHTTPRequestHandler):
     prefix = ""
 
     def do_GET(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.backend, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.backend, timeout=60)
         headers = {
             "Host": f"127.0.0.1:{self.backend}",
             "X-Forwarded-Proto": self.scheme,
