@@ -262,7 +262,7 @@ def test_self_signed_certificate_is_refused(
 # -- the limit
 
 
-@pytest.mark.parametrize("fault", ["hang", "drip", "drip-headers", "slow:30"])
+@pytest.mark.parametrize("fault", ["hang", "drip", "drip-headers", "slow:60"])
 def test_slow_answer_is_cut_off(wechat: Sandbox, debug_log: list[str], fault: str) -> None:
     """A call is over by its limit however slowly bytes come, and its thread ends."""
     wechat.fail(fault)
@@ -288,10 +288,10 @@ def test_dripping_body_says_that_time_was_up(wechat: Sandbox) -> None:
 
 
 def drip(connection: socket.socket, head: bytes) -> None:
-    """Send bytes, one at a time and far more often than any read timeout, for half a minute."""
+    """Send bytes, one at a time and far more often than any read timeout, for longer than SOON."""
     never = threading.Event()
     connection.sendall(head)
-    for _ in range(600):
+    for _ in range(1200):
         connection.sendall(b"a")
         never.wait(0.05)
 
@@ -412,7 +412,7 @@ def test_a_live_address_behind_two_that_swallow_packets(
     """None of them gets the time that the others need."""
     port = int(wechat.url.rpartition(":")[2])
     resolve_to(monkeypatch, ipv4(black_hole), ipv4(black_hole), ipv4(port))
-    assert ask(f"http://localhost:{port}", timeout=3.0)["access_token"]
+    assert ask(f"http://localhost:{port}")["access_token"]
 
 
 @pytest.mark.parametrize(
@@ -552,6 +552,7 @@ def test_resolver_of_a_proxy_that_takes_too_long(
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     error = failure(lambda: ask("https://api.example", SHORT))
     assert "the proxy proxy.example:3128: DNS: the name was not" in str(error)
+    wait_until(lambda: stuck.asked)  # a thread begins when it can
     assert stuck.asked == ["proxy.example"]
 
 
