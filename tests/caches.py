@@ -66,7 +66,12 @@ def config_of(kind: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     if kind == "files":
         path = request.getfixturevalue("tmp_path") / "cache"
         return {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(path)}
-    return {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": request.getfixturevalue("valkey").url}
+    url = request.getfixturevalue("valkey").url
+    return {
+        "CACHE_TYPE": "RedisCache",
+        "CACHE_REDIS_URL": url,
+        "CACHE_OPTIONS": {"socket_timeout": 30, "socket_connect_timeout": 30},
+    }
 
 
 def logged(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:

@@ -442,7 +442,7 @@ def test_two_threads_get_the_same_server() -> None:
     both = threading.Barrier(2)
 
     def make() -> WatchedCache:
-        both.wait(10)
+        both.wait(30)
         return WatchedCache()
 
     store = store_of(make)
