@@ -267,6 +267,7 @@ def test_a_revoked_token_is_replaced(start: Callable[..., Demo]) -> None:
 
 def test_another_account_signs_the_same_page(demo: Demo) -> None:
     """It comes at run time, with a ticket of its own; nobody else does."""
+
     def page() -> str | None:
         page = demo.page("/as/wxtea00000000000")
         return page if CONFIG.search(page) else None

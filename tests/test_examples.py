@@ -23,7 +23,7 @@ from examples.accounts.app import create_app
 from flask_wxjsapi import Credential
 from flask_wxjsapi.sandbox import Sandbox, embedded
 
-from .conftest import Valkey, free_port, wait_until
+from .conftest import Valkey, free_port, nothing_goes_on, wait_until
 from .processes import NO_CONTROL_SOCKET
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -157,6 +157,7 @@ def test_five_tickets_for_four_accounts() -> None:
             name: accounts[name].agent_config(url="https://example.com/") for name in ("hr", "crm")
         }
         tickets = {name: account.ticket for name, account in accounts.items()}
+    nothing_goes_on()  # the last one may be on its way
     values = {credential.value for credential in records.found.values()}
     assert len(records.found) == len(values) == 5
     assert tickets["hr"] == tickets["crm"]
@@ -231,11 +232,15 @@ def test_wecom(tmp_path: Path) -> None:
 def test_central(tmp_path: Path) -> None:
     """Four workers of two clients sign pages, for one call; what is secret stays so."""
     with running("central", tmp_path) as example:
-        for number in range(3):
-            example.wait(number)
+        example.wait()
+        wait_until(lambda: "/sandbox/" in example.log.read_text(), 60, "it says where all is")
         log = example.log.read_text()
         assert all(example.url(number) in log for number in range(3))
         (sandbox,) = re.findall(r"(http://\S+)/sandbox/", log)
+        # A client is answered within 5 s, and would ask once more.
+        wait_until(lambda: calls_of(sandbox).get("getticket"), 60, "there is a ticket")
+        for number in (1, 2):
+            example.wait(number)
 
         pages = [example.read()]
         for number in (1, 2):
@@ -248,8 +253,7 @@ def test_central(tmp_path: Path) -> None:
                 workers.update(re.findall(r'id="pid">(\d+)<', page))
                 pages.append(page)
                 assert len(pages) < 200, f"one of the workers never answers: {workers}"
-        calls = requests.get(f"{sandbox}/sandbox/calls", timeout=60).json()
-        assert calls == {"stable_token": 1, "getticket": 1}
+        assert calls_of(sandbox) == {"stable_token": 1, "getticket": 1}
 
         tokens, ticket = bearer_tokens(example), f"{example.url()}/wxjsapi/ticket"
         assert len(tokens) == 2
@@ -276,6 +280,11 @@ def test_central(tmp_path: Path) -> None:
     assert log.count("GET /wxjsapi/ticket?kind=jsapi_ticket") == 2
     for secret in secrets:
         assert all(secret not in text for text in (log, *pages))
+
+
+def calls_of(sandbox: str) -> dict[str, int]:
+    calls: dict[str, int] = requests.get(f"{sandbox}/sandbox/calls", timeout=60).json()
+    return calls
 
 
 def bearer_tokens(example: Example) -> set[str]:
