@@ -66,12 +66,8 @@ def config_of(kind: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     if kind == "files":
         path = request.getfixturevalue("tmp_path") / "cache"
         return {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(path)}
-    url = request.getfixturevalue("valkey").url
-    return {
-        "CACHE_TYPE": "RedisCache",
-        "CACHE_REDIS_URL": url,
-        "CACHE_OPTIONS": {"socket_timeout": 30, "socket_connect_timeout": 30},
-    }
+    request.getfixturevalue("patience")
+    return {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": request.getfixturevalue("valkey").url}
 
 
 def logged(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:

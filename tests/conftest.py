@@ -139,12 +139,14 @@ def nothing_goes_on() -> None:
 
 
 def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this process wait for as long as a busy machine takes: a page or a client for a
-    first ticket, a cold reader for the store, a complaint for its verdict; and a second refresh()
-    is one too many for ten minutes. For tests of what comes out, and not of how long somebody waits for it.
+    """Have this process wait for as long as a busy machine takes: a page or a client for a first
+    ticket, a cold reader for the store, a store for Redis, a complaint for its verdict; and a
+    second refresh() is one too many for ten minutes. For tests of what comes out, and not of how
+    long somebody waits for it.
     """
     for place in ("_js_api.SCRIPT_TIMEOUT", "_views._PATIENCE", "_views._AGENT_PATIENCE"):
         monkeypatch.setattr(f"flask_wxjsapi.{place}", 60.0)
+    monkeypatch.setattr("flask_wxjsapi._storage.cache._REDIS_TIMEOUT", 60.0)
     for name in ("_SAVING", "_CHECK_WAIT"):
         monkeypatch.setattr(reading, name, 60.0)
     seldom = dataclasses.replace(FORCE, limit=dataclasses.replace(REFRESH, spans=((1, 600.0),)))
