@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import multiprocessing
@@ -21,6 +22,9 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import WxJsApi
+from flask_wxjsapi._engine import reading, renewal
+from flask_wxjsapi._engine.limit import REFRESH
+from flask_wxjsapi._engine.purpose import FORCE
 from flask_wxjsapi._engine.thread import BackgroundThread
 from flask_wxjsapi.sandbox import Sandbox
 from flask_wxjsapi.sandbox import sandbox as sandbox_module
@@ -122,6 +126,38 @@ def wait_until(condition: Callable[[], Any], timeout: float = 60, what: str = ""
             return result
         time.sleep(0.02)
     raise AssertionError(f"not within {timeout} s: {what or condition}")
+
+
+def nothing_goes_on() -> None:
+    """Wait until what was begun behind somebody's back in this process is over."""
+    behind = ("wxjsapi-renewal", "wxjsapi-look", "wxjsapi-aside")
+    wait_until(
+        lambda: not [t for t in threading.enumerate() if t.name.startswith(behind)],
+        60,
+        "nothing goes on",
+    )
+
+
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process wait for as long as a busy machine takes: a page or a client for a first
+    ticket, a cold reader for the store, a store for Redis, a complaint for its verdict; and a
+    second refresh() is one too many for ten minutes. For tests of what comes out, and not of how
+    long somebody waits for it.
+    """
+    for place in ("_js_api.SCRIPT_TIMEOUT", "_views._PATIENCE", "_views._AGENT_PATIENCE"):
+        monkeypatch.setattr(f"flask_wxjsapi.{place}", 60.0)
+    monkeypatch.setattr("flask_wxjsapi._storage.cache._REDIS_TIMEOUT", 60.0)
+    for name in ("_SAVING", "_CHECK_WAIT"):
+        monkeypatch.setattr(reading, name, 60.0)
+    seldom = dataclasses.replace(FORCE, limit=dataclasses.replace(REFRESH, spans=((1, 600.0),)))
+    for module in (reading, renewal):
+        monkeypatch.setattr(module, "FORCE", seldom)
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See :func:`be_patient`."""
+    be_patient(monkeypatch)
 
 
 def threads_of(app: object) -> list[threading.Thread]:

@@ -23,11 +23,12 @@ from examples.accounts.app import create_app
 from flask_wxjsapi import Credential
 from flask_wxjsapi.sandbox import Sandbox, embedded
 
-from .conftest import Valkey, free_port, wait_until
+from .conftest import Valkey, free_port, nothing_goes_on, wait_until
 from .processes import NO_CONTROL_SOCKET
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SIGNED = ("timestamp", "nonceStr", "signature")
+CALL = re.compile(r"wx\.config\((\{.*?\})\)")
 
 
 @dataclass
@@ -41,12 +42,21 @@ class Example:
         return f"http://127.0.0.1:{self.port + number}"
 
     def read(self, path: str = "/", number: int = 0) -> str:
-        response = requests.get(self.url(number) + path, timeout=10)
+        response = requests.get(self.url(number) + path, timeout=60)
         response.raise_for_status()
         return response.text
 
     def wait(self, number: int = 0) -> None:
-        wait_until(lambda: answers(self.url(number)), what=f"it answers: {self.log}")
+        wait_until(lambda: answers(self.url(number)), 60, f"it answers: {self.log}")
+
+    def signed(self, path: str = "/", number: int = 0) -> str:
+        """A page with its ticket: one waits for the first of its worker no longer than 2 s."""
+
+        def page() -> str | None:
+            page = self.read(path, number)
+            return page if CALL.search(page) else None
+
+        return str(wait_until(page, 60, f"{path} is signed: {self.log}"))
 
 
 @contextmanager
@@ -70,7 +80,7 @@ def running(name: str, directory: Path) -> Iterator[Example]:
     finally:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         try:
-            exit_code = process.wait(timeout=30)
+            exit_code = process.wait(timeout=60)
         finally:
             process.kill()
             process.wait()
@@ -97,15 +107,15 @@ def are_free(first: int) -> bool:
 
 def answers(url: str) -> bool:
     try:
-        return requests.get(url, timeout=10).ok
+        return requests.get(url, timeout=60).ok
     except requests.ConnectionError:
         return False
 
 
 def call_argument(name: str, page: str) -> dict[str, Any]:
     """What a page gives ``wx.config``, or as ``const agent`` to ``wx.agentConfig``."""
-    call = r"const agent = (\{.*?\});" if name == "agentConfig" else r"wx\.config\((\{.*?\})\)"
-    match = re.search(call, page)
+    call = re.compile(r"const agent = (\{.*?\});") if name == "agentConfig" else CALL
+    match = call.search(page)
     assert match, page
     return dict(json.loads(match[1]))
 
@@ -114,7 +124,7 @@ def verdict(page: str, who: dict[str, Any], signed: dict[str, Any], url: str) ->
     """The phone's, from the sandbox that the page has its phone from."""
     (sandbox,) = set(re.findall(r'"(http://[^"]+)/sandbox/bridge.js', page))
     body = who | {key: signed[key] for key in SIGNED} | {"url": url}
-    answer = requests.post(f"{sandbox}/sandbox/verify", json=body, timeout=10).json()
+    answer = requests.post(f"{sandbox}/sandbox/verify", json=body, timeout=60).json()
     return str(answer["errMsg"])
 
 
@@ -147,6 +157,7 @@ def test_five_tickets_for_four_accounts() -> None:
             name: accounts[name].agent_config(url="https://example.com/") for name in ("hr", "crm")
         }
         tickets = {name: account.ticket for name, account in accounts.items()}
+    nothing_goes_on()  # the last one may be on its way
     values = {credential.value for credential in records.found.values()}
     assert len(records.found) == len(values) == 5
     assert tickets["hr"] == tickets["crm"]
@@ -173,7 +184,7 @@ def test_accounts(tmp_path: Path) -> None:
         example.wait()
         seen = set()
         for path in ("/", "/shop?a=1&b", "/hr", "/crm?%E4%B8%AD"):
-            page, url = example.read(path), example.url() + path
+            page, url = example.signed(path), example.url() + path
             config = call_argument("config", page)
             seen.add(config["appId"])
             assert verdict(page, {"appId": config["appId"]}, config, url) == "config:ok"
@@ -195,12 +206,19 @@ def test_wecom(tmp_path: Path) -> None:
     with running("wecom", tmp_path) as example:
         example.wait()
         page, url = example.read("/"), f"{example.url()}/?a=1"
-        signed = requests.get(f"{example.url()}/wxjsapi/config", {"url": url}, timeout=10).json()
+
+        def both() -> Any:
+            answer = requests.get(f"{example.url()}/wxjsapi/config", {"url": url}, timeout=60)
+            signed = answer.json()
+            return signed if signed.get("agentConfig") else None
+
+        # The answer waits for the agent's first ticket no longer than a moment.
+        signed = wait_until(both, 60, "both are signed")
         agent = signed["agentConfig"]
         assert verdict(page, {"appId": signed["appId"]}, signed, url) == "config:ok"
         who = {key: agent[key] for key in ("corpid", "agentid")}
         assert verdict(page, who, agent, url) == "agentConfig:ok"
-        page, url = example.read("/old"), f"{example.url()}/old"
+        page, url = example.signed("/old"), f"{example.url()}/old"
         config = call_argument("config", page)
         assert config["beta"] is True
         assert verdict(page, {"appId": config["appId"]}, config, url) == "config:ok"
@@ -214,32 +232,35 @@ def test_wecom(tmp_path: Path) -> None:
 def test_central(tmp_path: Path) -> None:
     """Four workers of two clients sign pages, for one call; what is secret stays so."""
     with running("central", tmp_path) as example:
-        for number in range(3):
-            example.wait(number)
+        example.wait()
+        wait_until(lambda: "/sandbox/" in example.log.read_text(), 60, "it says where all is")
         log = example.log.read_text()
         assert all(example.url(number) in log for number in range(3))
         (sandbox,) = re.findall(r"(http://\S+)/sandbox/", log)
+        # A client is answered within 5 s, and would ask once more.
+        wait_until(lambda: calls_of(sandbox).get("getticket"), 60, "there is a ticket")
+        for number in (1, 2):
+            example.wait(number)
 
         pages = [example.read()]
         for number in (1, 2):
             workers: set[str] = set()
             while len(workers) < 2:
-                page = example.read(f"/?{len(pages)}", number)
+                page = example.signed(f"/?{len(pages)}", number)
                 url = f"{example.url(number)}/?{len(pages)}"
                 config = call_argument("config", page)
                 assert verdict(page, {"appId": config["appId"]}, config, url) == "config:ok"
                 workers.update(re.findall(r'id="pid">(\d+)<', page))
                 pages.append(page)
                 assert len(pages) < 200, f"one of the workers never answers: {workers}"
-        calls = requests.get(f"{sandbox}/sandbox/calls", timeout=10).json()
-        assert calls == {"stable_token": 1, "getticket": 1}
+        assert calls_of(sandbox) == {"stable_token": 1, "getticket": 1}
 
         tokens, ticket = bearer_tokens(example), f"{example.url()}/wxjsapi/ticket"
         assert len(tokens) == 2
-        assert requests.get(ticket, timeout=10).status_code == 401
+        assert requests.get(ticket, timeout=60).status_code == 401
         secrets = {*tokens, "sandbox-secret"}
         for token in tokens:
-            served = requests.get(ticket, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+            served = requests.get(ticket, headers={"Authorization": f"Bearer {token}"}, timeout=60)
             secrets.add(served.json()["value"])
         assert len(secrets) == 4  # both are given the same ticket
         # A token of nobody else's is there to try it with.
@@ -247,7 +268,7 @@ def test_central(tmp_path: Path) -> None:
         option, header, url = shlex.split(command)
         name, _, value = header.partition(": ")
         assert (option, url) == ("-H", ticket)
-        answer = requests.get(url, headers={name: value}, timeout=10).json()
+        answer = requests.get(url, headers={name: value}, timeout=60).json()
         assert answer["value"] in secrets
         assert value.removeprefix("Bearer ") not in secrets
     assert all(value not in page for page in pages)
@@ -259,6 +280,11 @@ def test_central(tmp_path: Path) -> None:
     assert log.count("GET /wxjsapi/ticket?kind=jsapi_ticket") == 2
     for secret in secrets:
         assert all(secret not in text for text in (log, *pages))
+
+
+def calls_of(sandbox: str) -> dict[str, int]:
+    calls: dict[str, int] = requests.get(f"{sandbox}/sandbox/calls", timeout=60).json()
+    return calls
 
 
 def bearer_tokens(example: Example) -> set[str]:
@@ -294,12 +320,12 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def send(example: Example, path: str = "/accounts", **fields: str) -> requests.Response:
     """What becomes of a form that the example's own page has sent."""
     headers = {"Origin": example.url()}
-    return requests.post(example.url() + path, fields, headers=headers, timeout=30)
+    return requests.post(example.url() + path, fields, headers=headers, timeout=60)
 
 
 def config_of(example: Example, app_id: str) -> requests.Response:
     query = {"app_id": app_id, "url": f"{example.url()}/switch/?a=1"}
-    return requests.get(f"{example.url()}/wxjsapi/config", query, timeout=30)
+    return requests.get(f"{example.url()}/wxjsapi/config", query, timeout=60)
 
 
 @pytest.mark.processes
@@ -312,7 +338,7 @@ def test_platform(tmp_path: Path, table: Path) -> None:
         pages = [example.read()]
         assert pages[0].count("Not asked for yet") == 2
         for app_id in (TEA, "wx0000000000000002"):
-            pages.append(example.read(f"/{app_id}/?a=1&b"))
+            pages.append(example.signed(f"/{app_id}/?a=1&b"))
             config = call_argument("config", pages[-1])
             assert config["appId"] == app_id
             url = f"{example.url()}/{app_id}/?a=1&b"
@@ -334,16 +360,16 @@ def test_platform(tmp_path: Path, table: Path) -> None:
         url = f"{example.url()}/switch/?a=1"
         assert verdict(pages[-1], {"appId": FLOWERS}, signed, url) == "config:ok"
         query = {"app_id": FLOWERS, "url": "https://m.flowers.test/"}
-        assert requests.get(f"{example.url()}/wxjsapi/config", query, timeout=30).ok
+        assert requests.get(f"{example.url()}/wxjsapi/config", query, timeout=60).ok
 
         pages.append(send(example, f"/accounts/{FLOWERS}/remove").text)
         assert FLOWERS not in pages[-1].replace(f"<code>{FLOWERS}", "")
-        assert requests.get(f"{example.url()}/{FLOWERS}/", timeout=30).status_code == 404
+        assert requests.get(f"{example.url()}/{FLOWERS}/", timeout=60).status_code == 404
         assert config_of(example, FLOWERS).status_code == 404
         # It was the wrong one.
         send(example, app_id=FLOWERS, name="Flowers", secret=RIGHT)
         assert config_of(example, FLOWERS).ok
-        listed = requests.get(f"{example.url()}/accounts", timeout=30).json()
+        listed = requests.get(f"{example.url()}/accounts", timeout=60).json()
         assert {"appId": FLOWERS, "name": "Flowers"} in listed
     # What a person typed is on no page and in no log, but for what the note says itself.
     texts = [*pages, example.log.read_text()]
@@ -382,7 +408,7 @@ def test_platform_says_what_is_wrong_with_a_form(tmp_path: Path, table: Path) ->
             for path in ("/accounts", f"/accounts/{TEA}", f"/accounts/{TEA}/remove"):
                 headers = {} if origin is None else {"Origin": origin}
                 url = example.url() + path
-                assert requests.post(url, good, headers=headers, timeout=30).status_code == 403
+                assert requests.post(url, good, headers=headers, timeout=60).status_code == 403
         assert table.read_bytes() == before
 
 
@@ -430,7 +456,7 @@ def test_platform_with_workers(
             assert dict(sandbox.calls) == {"stable_token": 1, "getticket": 1}
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=60)
     assert "Traceback" not in example.log.read_text()
     assert RIGHT not in example.log.read_text()
 

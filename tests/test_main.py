@@ -26,13 +26,13 @@ def test_the_demo_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def is_up() -> bool:
         assert process.poll() is None
         try:
-            return requests.get(f"{url}/static/demo.css", timeout=10).ok
+            return requests.get(f"{url}/static/demo.css", timeout=60).ok
         except requests.ConnectionError:
             return False
 
     try:
-        wait_until(is_up, what="the demo answers")
-        assert "wx.config" in requests.get(url, timeout=30).text
+        wait_until(is_up, 60, "the demo answers")
+        assert "wx.config" in requests.get(url, timeout=60).text
     finally:
         process.kill()
         process.wait()

@@ -20,6 +20,8 @@ from flask_wxjsapi import WxJsApi
 from flask_wxjsapi.sandbox import Sandbox
 from tests.packages import fetched, interpreter
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 PACKAGE = Path(flask_wxjsapi.__file__).parent
 
 

@@ -442,7 +442,7 @@ def test_two_threads_get_the_same_server() -> None:
     both = threading.Barrier(2)
 
     def make() -> WatchedCache:
-        both.wait(10)
+        both.wait(30)
         return WatchedCache()
 
     store = store_of(make)
@@ -887,6 +887,7 @@ def test_server_without_the_method_shares_one_on_this_host(cache: WatchedCache) 
     assert not session_of(store).take_lease()
 
 
+@pytest.mark.usefixtures("patience")
 def test_server_without_lock_takes_that_of_a_shared_cache(
     valkey: Valkey, tickets: Tickets, open_cache: Callable[..., CacheServer]
 ) -> None:
@@ -953,6 +954,7 @@ def test_lease_on_a_redis_that_is_down_is_one_attempt(
     assert len(attempts) == 1
 
 
+@pytest.mark.usefixtures("patience")
 def test_redis_that_is_back_is_used_again(
     valkey: Valkey, open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -61,13 +61,14 @@ def configs(wechat: Sandbox, servers: list[Recorder]) -> list[dict[str, Any]]:
     gateway, hanging, central = servers
     urls = [wechat.url, gateway.url, hanging.url, f"http://127.0.0.1:{free_port()}"]
     found = [
-        {**options, "API_BASE_URL": url, "REFRESH_TIMEOUT": 5 if url == wechat.url else 0.3}
+        {**options, "API_BASE_URL": url, "REFRESH_TIMEOUT": 0.3 if url == hanging.url else 60}
         for options in (account, {**account, "TOKEN_ENDPOINT": "token"}, corp)
         for url in urls
     ]
     for url in [central.url, *urls[1:]]:
         client = {"CENTRAL_URL": f"{url}/wxjsapi", "CENTRAL_TOKEN": CENTRAL_TOKEN}
-        found.append({**client, "APP_ID": wechat.app_id, "REFRESH_TIMEOUT": 0.3})
+        timeout = 0.3 if url == hanging.url else 60
+        found.append({**client, "APP_ID": wechat.app_id, "REFRESH_TIMEOUT": timeout})
     return [{f"WXJSAPI_{key}": value for key, value in one.items()} for one in found]
 
 

@@ -17,6 +17,10 @@ from werkzeug.test import TestResponse
 from flask_wxjsapi import WxJsApi
 from flask_wxjsapi.sandbox import Sandbox, embedded
 
+from .conftest import nothing_goes_on
+
+pytestmark = pytest.mark.usefixtures("patience")
+
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 OWN = "http://localhost"
 
@@ -421,6 +425,7 @@ def test_a_rejected_signature_is_verified_once(
     for _ in range(20):
         assert is_accepted(sandbox, ask(app, url, refused(app, url)), url)
     assert sandbox.calls["getticket"] == 2
+    nothing_goes_on()  # the verdict is told behind the page
     lines = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
     assert len(lines) == 1
     assert "http://localhost/shop invalid. The ticket is the one" in lines[0]

@@ -95,7 +95,7 @@ def main(name: str) -> None:
     logging.basicConfig(level=logging.DEBUG)
     trace, finish = tracer(name)
     with trace():
-        requests.get(f"{configs[0]['WXJSAPI_API_BASE_URL']}/?canary={CANARY}", timeout=5)
+        requests.get(f"{configs[0]['WXJSAPI_API_BASE_URL']}/?canary={CANARY}", timeout=60)
         for app, wxjsapi in map(app_of, configs):
             with app.app_context():
                 use(wxjsapi)

@@ -452,6 +452,9 @@ def _backend(name: str) -> type:
     return backend if isinstance(backend, type) else object
 
 
+_REDIS_TIMEOUT = 1.0  # seconds
+
+
 def _redis_options(is_sentinel: bool) -> dict[str, Any]:
     """Give up after a second: by default redis-py holds a call up for up to a minute."""
     try:
@@ -463,8 +466,8 @@ def _redis_options(is_sentinel: bool) -> dict[str, Any]:
             'pip install "Flask-WxJsApi[redis]"'
         ) from None
     options = {
-        "socket_timeout": 1.0,
-        "socket_connect_timeout": 1.0,
+        "socket_timeout": _REDIS_TIMEOUT,
+        "socket_connect_timeout": _REDIS_TIMEOUT,
         "retry": Retry(NoBackoff(), 0),
     }
     if is_sentinel:

@@ -36,6 +36,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _ACCOUNT = "flask_wxjsapi.account"  # in click's meta
 _LANG = "flask_wxjsapi.lang"  # likewise
 _WIDTH = 80
+_LAST_WORDS = 3.0  # seconds for what a renewal tells at its end
 _GIVEN = "the one given as --ticket"
 _AGENTS = "the agent's, which is for wx.agentConfig and right there"
 _CARDS = "the one for cards"
@@ -116,7 +117,7 @@ def _hear_the_last() -> None:
     """What a renewal tells the log and the signals, it tells when nobody waits for it any more."""
     for thread in threading.enumerate():
         if thread.name.startswith(("wxjsapi-renewal-", "wxjsapi-aside")):
-            thread.join(1)  # it may hang, in what it tells or before
+            thread.join(_LAST_WORDS)  # it may hang, in what it tells or before
 
 
 def _account() -> Account:

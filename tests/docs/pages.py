@@ -38,7 +38,7 @@ from werkzeug.datastructures import ImmutableDict
 from flask_wxjsapi import WxJsApi
 from flask_wxjsapi.sandbox import Sandbox
 
-from ..conftest import APP_OF_THE_EXAMPLES
+from ..conftest import APP_OF_THE_EXAMPLES, be_patient
 from . import inside
 from .languages import LANGUAGES, check_brackets
 from .words import ACCOUNT, Words
@@ -52,6 +52,12 @@ PAGES = READMES + sorted(
 )
 #: The Chinese pages have the blocks of the English ones.
 RUN_PAGES = [page for page in PAGES if not page.startswith("docs/zh/")]
+#: Before a page's tests: a busy machine may take longer for a ticket than a page waits.
+PATIENT = """
+from flask_wxjsapi import _js_api
+
+_js_api.SCRIPT_TIMEOUT = 60.0
+"""
 REMARKS = ("within", "file", "append", "not-run")
 _REMARK = re.compile(rf"^ *\.\. ({'|'.join(REMARKS)}): *(.+)\n\s*\Z", re.M)
 
@@ -101,7 +107,7 @@ def evaluate(example: Example) -> str | None:
 def run_tests(example: Example) -> str | None:
     """Run the page's tests, beside a ``create_app`` like the quickstart's."""
     for path in example.namespace["directory"].glob("test_*.py"):
-        path.write_text(APP_OF_THE_EXAMPLES + path.read_text("utf-8"), "utf-8")
+        path.write_text(PATIENT + APP_OF_THE_EXAMPLES + path.read_text("utf-8"), "utf-8")
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # which would take seconds
@@ -118,6 +124,7 @@ def set_up(namespace: dict[str, Any]) -> None:
     exits.callback(inside.close_embedded_sandboxes)
     directory = Path(exits.enter_context(tempfile.TemporaryDirectory()))
     monkeypatch = exits.enter_context(pytest.MonkeyPatch.context())
+    be_patient(monkeypatch)
     monkeypatch.chdir(directory)
     monkeypatch.setenv("COLUMNS", "200")
     # An app of a page has no background thread, which nobody would close.

@@ -22,6 +22,8 @@ from ..conftest import require
 from .pages import ROOT, block_with
 from .words import ACCOUNT, served
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 CURL = block_with("docs/central.rst", "curl")
 TICKET_MJS = block_with("docs/central.rst", "export function ticket")
 CONFIG_MJS = block_with("docs/central.rst", "export async function config")

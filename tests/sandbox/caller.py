@@ -17,7 +17,7 @@ from flask_wxjsapi.sandbox import Sandbox
 MIDNIGHT = 1_700_064_000.0  # 2023-11-16 00:00 in Shanghai
 STABLE, TOKEN = "/cgi-bin/stable_token", "/cgi-bin/token"
 TICKET, QUOTA = "/cgi-bin/ticket/getticket", "/cgi-bin/openapi/quota/get"
-SOON = 5.0  # seconds; far longer than anything here takes, far shorter than a hang
+SOON = 30.0  # seconds; far longer than anything takes on a busy machine, shorter than a hang
 
 
 class Clock:

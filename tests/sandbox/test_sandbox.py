@@ -220,13 +220,13 @@ def test_close_does_not_wait_for_hanging_calls(fault: str) -> None:
     """A test with hanging calls ends at once."""
     sandbox = Sandbox().serve()
     sandbox.fail(fault, times=None)
-    callers = [in_background(lambda: suppress(lambda: fetch(sandbox, 30))) for _ in range(5)]
+    callers = [in_background(lambda: suppress(lambda: fetch(sandbox, 3 * SOON))) for _ in range(5)]
     until(lambda: sandbox.calls["token"] == 5)
     start = time.monotonic()
     sandbox.close()
     for thread in callers:
         thread.join(SOON)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < SOON
 
 
 def test_a_taken_port_is_an_error(served: Sandbox) -> None:
@@ -292,7 +292,7 @@ def test_close_in_a_forked_child_does_not_wait(served: Sandbox) -> None:
     """There is no server thread to wait for."""
     pid = os.fork()
     if pid == 0:
-        signal.alarm(5)
+        signal.alarm(60)
         served.close()
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0

@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import WxJsApi
+from flask_wxjsapi._tools import cli
 from flask_wxjsapi.sandbox import Sandbox
 
 from .terminal import APP_ID, SECRET, Site
@@ -18,6 +19,12 @@ from .terminal import APP_ID, SECRET, Site
 def _sandbox() -> Iterator[Sandbox]:
     with Sandbox(APP_ID, SECRET).serve() as sandbox:
         yield sandbox
+
+
+@pytest.fixture(autouse=True)
+def _last_words(patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command waits for what is told behind it for as long as a busy machine takes."""
+    monkeypatch.setattr(cli, "_LAST_WORDS", 60.0)
 
 
 @pytest.fixture

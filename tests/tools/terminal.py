@@ -13,7 +13,7 @@ from flask import Flask
 from flask_wxjsapi import Credential, WxJsApi
 from flask_wxjsapi._credential import JSAPI_TICKET
 
-from ..conftest import wait_until
+from ..conftest import nothing_goes_on
 
 PAGE = "https://shop.example/p?a=1"
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -30,14 +30,14 @@ class Site:
     def ticket(self) -> str:
         with self.server.app_context():
             ticket = self.wxjsapi.ticket
-        session = self.wxjsapi._accounts_of(self.server).own.credentials.session()
-        # It is saved behind the reader, who waits for that a moment alone.
-        wait_until(lambda: session.find(JSAPI_TICKET), what="the ticket is in the store")
+        nothing_goes_on()  # it is saved behind the reader, and the lease given back after that
         return ticket
 
     def access_token(self) -> str:
         with self.server.app_context():
-            return self.wxjsapi.access_token
+            token = self.wxjsapi.access_token
+        nothing_goes_on()
+        return token
 
     def run(self, *args: str, **options: Any) -> Result:
         return run(self.app, *args, **options)

@@ -18,6 +18,7 @@ from flask import Flask
 
 from flask_wxjsapi import Credential, WxJsApi, ticket_refreshed
 from flask_wxjsapi._credential import ACCESS_TOKEN, JSAPI_TICKET
+from flask_wxjsapi._engine import reading
 from flask_wxjsapi._engine.reading import Credentials, Status
 from flask_wxjsapi._storage.cache import CacheServer
 from flask_wxjsapi._tools import cli as cli_module
@@ -240,7 +241,7 @@ def test_a_signal_is_sent_before_the_command_ends(
     ends, wait = threading.Event(), cli_module._hear_the_last
 
     def receiver(sender: Flask, kind: str, **facts: Any) -> None:
-        ends.wait(10)
+        ends.wait(60)
         heard.append(kind)
 
     monkeypatch.setattr(cli_module, "_hear_the_last", lambda: (ends.set(), wait()))
@@ -270,13 +271,14 @@ def test_ticket_is_saved_before_the_command_ends(
     site: Site, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     """The thread that saves would die with the process, and the call would be lost."""
+    monkeypatch.setattr(reading, "_SAVING", 0.2)
     save, get, status = CacheServer.save, Credentials.get, Credentials.status
     waits, has_it = threading.Event(), threading.Event()
     saved: list[str] = []
 
     def save_late(self: CacheServer, key: str, credential: Credential) -> None:
         if key.endswith("jsapi_ticket"):
-            waits.wait(10)
+            waits.wait(60)
         save(self, key, credential)
         saved.append(key.rpartition(":")[2])
 
@@ -308,7 +310,7 @@ def flask(
     env |= {f"FLASK_{key}": value for key, value in config.items()}
     command = [sys.executable, "-m", "flask", "--app", app, *args]
     root = Path(__file__).parent.parent.parent
-    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=120)
 
 
 def config_for(sandbox: Sandbox, cache: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from flask import Flask
 from flask_wxjsapi import Credential, TicketServer, WeChatAPIError, WxJsApi
 from flask_wxjsapi._credential import JSAPI_TICKET
 from flask_wxjsapi._telling import logger
+from flask_wxjsapi._tools import cli as cli_module
 from flask_wxjsapi.sandbox import Sandbox
 
 from ..conftest import free_port, threads_of
@@ -180,9 +181,13 @@ def test_a_ticket_server_that_fails_is_no_missing_ticket(
 
 @pytest.mark.parametrize(("command", "told"), [("status", "in time"), ("doctor", "timeout")])
 def test_a_ticket_server_that_hangs_hangs_no_command(
-    make_app: Callable[..., tuple[Flask, WxJsApi]], command: str, told: str
+    make_app: Callable[..., tuple[Flask, WxJsApi]],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    told: str,
 ) -> None:
     """It ends, and says that it does not know."""
+    monkeypatch.setattr(cli_module, "_LAST_WORDS", 0.1)
     thawed = threading.Event()
     server = _Tickets(lambda: assert_is_set(thawed))
     app, _ = make_app(WXJSAPI_TICKET_SERVER=server, WXJSAPI_REFRESH_TIMEOUT=0.5)
