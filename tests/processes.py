@@ -60,7 +60,7 @@ class Gunicorn:
                 self._command, cwd=ROOT, env=self._env, stdout=log, stderr=log
             )
         try:
-            wait_until(self._answers, 30, f"gunicorn answers: {self.log}")
+            wait_until(self._answers, 120, f"gunicorn answers: {self.log}")
         except BaseException:
             self.process.kill()
             self.process.wait()
@@ -78,13 +78,13 @@ class Gunicorn:
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
             raise
 
-    def get(self, path: str, timeout: float = 30) -> Any:
+    def get(self, path: str, timeout: float = 120) -> Any:
         response = requests.get(self.url + path, timeout=timeout)
         response.raise_for_status()
         return response.json()
@@ -97,7 +97,7 @@ class Gunicorn:
             found.update(answer["pid"] for answer in at_once(4 * count, lambda: self.get("/nap")))
             return len(found) == count
 
-        wait_until(is_complete, 30, "every worker has answered")
+        wait_until(is_complete, 120, "every worker has answered")
         return found
 
     def kill(self, pid: int) -> None:
@@ -120,5 +120,5 @@ def at_once(count: int, action: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(180)
     return results
