@@ -66,7 +66,7 @@ def config_of(kind: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     if kind == "files":
         path = request.getfixturevalue("tmp_path") / "cache"
         return {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(path)}
-    request.getfixturevalue("patience")
+    request.getfixturevalue("patient")
     return {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": request.getfixturevalue("valkey").url}
 
 

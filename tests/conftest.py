@@ -139,25 +139,38 @@ def nothing_goes_on() -> None:
 
 
 def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this process wait for as long as a busy machine takes: a page or a client for a first
-    ticket, a cold reader for the store, a store for Redis, a complaint for its verdict; and a
-    second refresh() is one too many for ten minutes. For tests of what comes out, and not of how
-    long somebody waits for it.
+    """Have this process wait for as long as a busy machine takes, where each thread may stop for
+    seconds anywhere: a page or a client for a first ticket, a cold reader for the store, a store
+    for Redis, a complaint for its verdict. For tests of what comes out, not of how long it takes.
     """
-    for place in ("_js_api.SCRIPT_TIMEOUT", "_views._PATIENCE", "_views._AGENT_PATIENCE"):
+    for place in (
+        "_engine.reading._CHECK_WAIT",
+        "_engine.reading._SAVING",
+        "_js_api.SCRIPT_TIMEOUT",
+        "_storage.cache._REDIS_TIMEOUT",
+        "_views._AGENT_PATIENCE",
+        "_views._PATIENCE",
+    ):
         monkeypatch.setattr(f"flask_wxjsapi.{place}", 60.0)
-    monkeypatch.setattr("flask_wxjsapi._storage.cache._REDIS_TIMEOUT", 60.0)
-    for name in ("_SAVING", "_CHECK_WAIT"):
-        monkeypatch.setattr(reading, name, 60.0)
+
+
+def refresh_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a second ``refresh()`` be one too many for ten minutes, and not for 10 s."""
     seldom = dataclasses.replace(FORCE, limit=dataclasses.replace(REFRESH, spans=((1, 600.0),)))
     for module in (reading, renewal):
         monkeypatch.setattr(module, "FORCE", seldom)
 
 
 @pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """See :func:`be_patient`."""
     be_patient(monkeypatch)
+
+
+@pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See :func:`refresh_seldom`."""
+    refresh_seldom(monkeypatch)
 
 
 def threads_of(app: object) -> list[threading.Thread]:
@@ -184,6 +197,10 @@ def valkey_binary() -> str | None:
             return str(found[0])
     return shutil.which("valkey-server") or shutil.which("redis-server")
 
+
+#: ``CACHE_OPTIONS`` that have patience with a Redis on a busy machine: after a second, which is the
+#: default, a process does without the store and asks WeChat for itself.
+PATIENT = {"socket_timeout": 30, "socket_connect_timeout": 30}
 
 _Popen = subprocess.Popen  # of what lives longer than a test
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask, jsonify
 
-from flask_wxjsapi import WxJsApi
+from flask_wxjsapi import WxJsApi, _views
 
 _reading = threading.local()
 
@@ -19,6 +19,8 @@ _reading = threading.local()
 def create_app() -> Flask:
     app = Flask(__name__)
     app.config.from_prefixed_env()
+    # A central server's, for tests on a busy machine.
+    _views._PATIENCE = app.config.get("TESTS_PATIENCE", _views._PATIENCE)
     wxjsapi = WxJsApi(app)
 
     @app.get("/ticket")

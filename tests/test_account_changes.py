@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 
 import pytest
 from flask import Flask
 
 from flask_wxjsapi import UnknownAccount, WeChatAPIError, WxJsApi, WxJsApiError
+from flask_wxjsapi._engine.runtime import Engine
 from flask_wxjsapi.sandbox import Sandbox
+
+from .conftest import FakeClock
 
 Table = dict[str, str]
 
@@ -20,11 +24,12 @@ def table() -> Table:
 
 
 @pytest.fixture
-def wxjsapi(
-    make_app: Callable[..., tuple[Flask, WxJsApi]], sandbox: Sandbox, table: Table
-) -> Iterator[WxJsApi]:
+def wxjsapi(sandbox: Sandbox, table: Table) -> Iterator[WxJsApi]:
+    """In a moment that lasts: ten seconds after the last one refresh() asks WeChat again."""
     sandbox.add_account("wx-tea", "right")
-    app, wxjsapi = make_app()
+    app, wxjsapi = Flask("tests"), WxJsApi()
+    app.extensions["wxjsapi.engine"] = Engine(app, clock=FakeClock(time.time()))
+    app.config.update(TESTING=True, WXJSAPI_API_BASE_URL=sandbox.url)
 
     @wxjsapi.account_loader
     def load(app_id: str) -> dict[str, str] | None:
@@ -33,6 +38,7 @@ def wxjsapi(
             raise OSError("the database is away")
         return None if secret is None else {"APP_SECRET": secret}
 
+    wxjsapi.init_app(app)
     with app.app_context():
         yield wxjsapi
 

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from flask_wxjsapi._settings import KEYS
 from flask_wxjsapi.sandbox import Sandbox
 
 from .conftest import FakeClock, threads_of, wait_until
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 PAGE = "https://m.example.com/a?b=%20"
 ONE, TWO, GONE = "wx00000000000000a1", "wx00000000000000a2", "wx00000000000000ff"
@@ -505,6 +508,9 @@ def test_a_loader_that_hangs_holds_nobody_longer_than_a_renewal(sandbox: Sandbox
     platform.wxjsapi.account_loader(hangs)
     try:
         assert platform.cause(ONE) == "The account_loader did not answer in time."
+        # The other one is fetched from a WeChat that may be slower than that.
+        accounts = platform.wxjsapi._accounts_of(platform.app)
+        accounts.settings = replace(accounts.settings, refresh_timeout=60)
         assert platform.ticket(TWO)
     finally:
         release.set()
@@ -636,6 +642,7 @@ def test_signals_and_the_log_name_the_account(
     ticket_refreshed.connect(on_refreshed)
     ticket_refresh_failed.connect(on_failed)
     platform.ticket(ONE)
+    wait_until(lambda: len(heard) == 2)  # or the other's thread may be faster to tell
     platform.rows[TWO] = {"APP_SECRET": "wrong"}
     platform.cause(TWO)
     wait_until(lambda: len(heard) == 3)

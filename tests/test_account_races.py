@@ -18,11 +18,15 @@ from flask import Flask
 from flask_wxjsapi import TicketUnavailable, UnknownAccount, WxJsApi, WxJsApiError
 from flask_wxjsapi.sandbox import Sandbox
 
-from .conftest import FakeClock, Valkey, threads_of, wait_until
+from .conftest import PATIENT, FakeClock, Valkey, threads_of, wait_until
 from .processes import at_once
 from .test_account_loader import GONE, ONE, SECRETS, TWO, Platform
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 URL = "http://localhost/"
+#: For those who wait until the test lets them go on.
+PATIENTLY = {"WXJSAPI_REFRESH_TIMEOUT": 120}
 
 
 @pytest.fixture
@@ -38,6 +42,14 @@ def sandbox() -> Iterator[Sandbox]:
 def clock() -> FakeClock:
     """It begins at the time that WeChat has."""
     return FakeClock(time.time())
+
+
+def redis_of(valkey: Valkey) -> dict[str, Any]:
+    return {
+        "CACHE_TYPE": "RedisCache",
+        "CACHE_REDIS_URL": valkey.url,
+        "CACHE_OPTIONS": PATIENT,
+    }
 
 
 def account_of(platform: Platform, app_id: str) -> Any:
@@ -79,7 +91,7 @@ def test_an_account_may_go_in_the_moment_in_which_it_came(
 
 def test_a_removed_account_ends_with_all_its_tickets(sandbox: Sandbox, valkey: Valkey) -> None:
     """Also with those that only another process reads."""
-    redis = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.url}
+    redis = redis_of(valkey)
     here, there = (Platform(sandbox, WXJSAPI_SYNC_INTERVAL=0.1, **redis) for _ in range(2))
     card = lambda: there.wxjsapi.account(ONE).card_ticket  # noqa: E731
     here.ticket(ONE)
@@ -103,7 +115,7 @@ def test_an_account_that_is_added_again_gets_a_ticket_of_its_own(
     sandbox: Sandbox, valkey: Valkey
 ) -> None:
     """What was withdrawn in the store does not come back, in no process."""
-    redis = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.url}
+    redis = redis_of(valkey)
     here, there = (Platform(sandbox, WXJSAPI_SYNC_INTERVAL=0.1, **redis) for _ in range(2))
     old = here.ticket(ONE)
     assert there.ticket(ONE) == old
@@ -167,7 +179,7 @@ def test_a_slow_loader_is_asked_for_strangers_as_often_as_a_fast_one(
     sandbox: Sandbox, clock: FakeClock
 ) -> None:
     """Those who come before it has answered the first have paid already."""
-    platform = Platform(sandbox, clock=clock, WXJSAPI_URL_PREFIX="/wxjsapi")
+    platform = Platform(sandbox, clock=clock, WXJSAPI_URL_PREFIX="/wxjsapi", **PATIENTLY)
     may_answer, load, numbers = threading.Event(), platform.load, iter(range(1000, 2000))
     ended: list[int] = []
 
@@ -203,9 +215,10 @@ def test_a_loader_that_raises_for_what_is_not_there_is_no_way_round(
 
 def test_a_crowd_that_asks_for_one_account_pays_once(sandbox: Sandbox, clock: FakeClock) -> None:
     """They share the answer, whatever it is; and what exists costs nothing."""
-    platform = Platform(sandbox, clock=clock, WXJSAPI_URL_PREFIX="/wxjsapi")
+    platform = Platform(sandbox, clock=clock, WXJSAPI_URL_PREFIX="/wxjsapi", **PATIENTLY)
     may_answer, load = threading.Event(), platform.load
     accounts = platform.wxjsapi._accounts_of(platform.app)
+    runtime = platform.app.extensions["wxjsapi.engine"].runtime()
 
     def slow(app_id: str) -> Mapping[str, Any] | None:
         may_answer.wait(60)
@@ -221,9 +234,11 @@ def test_a_crowd_that_asks_for_one_account_pays_once(sandbox: Sandbox, clock: Fa
 
         first = threading.Thread(target=ask)
         first.start()
-        wait_until(lambda: platform.app.extensions["wxjsapi.engine"].runtime()._loadings)
+        (loading,) = wait_until(lambda: [*runtime._loadings.values()])
         crowd = threading.Thread(target=at_once, args=(30, ask))
         crowd.start()
+        # One that came after the answer would pay for a question of its own.
+        wait_until(lambda cond=loading.done._cond: len(cond._waiters) == 31, 60, "all wait")
         may_answer.set()
         first.join(60)
         crowd.join(60)
@@ -280,6 +295,7 @@ def test_the_log_has_a_loader_that_hangs(
     runtime = platform.app.extensions["wxjsapi.engine"].runtime()
     with platform.app.app_context(), pytest.raises(TicketUnavailable):
         platform.wxjsapi._accounts_of(platform.app).find(ONE, 0.05)
+    wait_until(lambda: platform.asked)
     for _ in range(5):
         clock.advance(15)
         assert platform.cause(ONE) == "The account_loader hangs."
@@ -298,7 +314,7 @@ def test_the_status_of_what_the_thread_does_not_keep_is_looked_up(
     sandbox: Sandbox, valkey: Valkey
 ) -> None:
     """An account that was refreshed here, say, and is read by other processes."""
-    redis = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.url}
+    redis = redis_of(valkey)
     here, there = (Platform(sandbox, WXJSAPI_BACKGROUND_REFRESH=True, **redis) for _ in range(2))
     try:
         here.refresh(ONE)
@@ -360,7 +376,8 @@ def test_a_child_that_is_forked_between_question_and_answer_asks_for_itself(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """What its parent has learnt it knows, and it waits for no thread that it does not have."""
-    platform = Platform(sandbox, CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    files = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")}
+    platform = Platform(sandbox, **files, **PATIENTLY)
     may_answer, load, parent = threading.Event(), platform.load, os.getpid()
 
     def load_late(app_id: str) -> Mapping[str, Any] | None:

@@ -16,7 +16,9 @@ from flask_wxjsapi._credential import ACCESS_TOKEN, AGENT_TICKET, CARD_TICKET, J
 from flask_wxjsapi._settings import Settings, key_prefix
 from flask_wxjsapi.sandbox import Sandbox
 
-from .conftest import Valkey, threads_of, wait_until
+from .conftest import PATIENT, Valkey, threads_of, wait_until
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 PAGE = "https://corp.example/p?a=%E4%B8%AD"
 CORP = "ww00000000000000aa"
@@ -83,6 +85,11 @@ def judge_agent(sandbox: Sandbox, config: Any, url: str = PAGE) -> str:
     return sandbox.verify_agent(**{key: config[key] for key in AGENT}, url=url)
 
 
+def wait_for_threads(app: Flask) -> None:
+    """Until all that was begun is over, down to the last thread of it."""
+    wait_until(lambda: not app.extensions["wxjsapi.engine"].runtime().threads._jobs)
+
+
 # -- side by side ----------------------------------------------------------------------------------
 
 
@@ -92,7 +99,10 @@ def test_five_tickets_under_five_keys(
 ) -> None:
     """Two of official accounts, the corp's and one of each agent; every page is accepted."""
     app, accounts = make(
-        CACHE_TYPE=backend, CACHE_DIR=str(tmp_path / "cache"), CACHE_REDIS_URL=valkey.url
+        CACHE_TYPE=backend,
+        CACHE_DIR=str(tmp_path / "cache"),
+        CACHE_REDIS_URL=valkey.url,
+        CACHE_OPTIONS=PATIENT if backend == "RedisCache" else {},
     )
     with app.app_context():
         for account in accounts.values():
@@ -177,7 +187,7 @@ def test_one_accounts_fault_is_its_own(
         with pytest.raises(WeChatAPIError):
             accounts["hr"].refresh()
         assert accounts["hr"].status().retry_at is not None
-        assert "The access_token of hr was not renewed." in caplog.text
+        wait_until(lambda: "The access_token of hr was not renewed." in caplog.text)
         for name in ("default", "shop", "crm"):
             assert accounts[name].ticket
             assert accounts[name].status().last_error is None
@@ -393,6 +403,7 @@ def test_refresh_and_status_know_the_agents_ticket(
         assert accounts["hr"].ticket
         with pytest.raises(TicketUnavailable):
             accounts["hr"].agent_config(url=PAGE)
+    wait_for_threads(app)  # a reader is told of a failure before other processes are
 
     def run(*args: str) -> Any:
         other, _ = make(**shared)

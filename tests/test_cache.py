@@ -187,7 +187,7 @@ def test_settings_of_the_app_that_cost_tickets_are_overruled(
     assert [server.find(f"{KEY}.{number}") for number in range(5)] == [TICKET] * 5
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("patient")
 def test_redis_holds_plain_json_under_the_whole_key(
     valkey: Valkey, open_cache: Callable[..., CacheServer]
 ) -> None:
@@ -866,7 +866,7 @@ def test_a_damaged_one_of_many_is_left_out(
     assert line.startswith("The record under two is damaged (")
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("patient")
 def test_many_are_one_exchange_with_redis(
     valkey: Valkey, open_cache: Callable[..., CacheServer]
 ) -> None:
@@ -882,7 +882,7 @@ def test_many_are_one_exchange_with_redis(
     assert "cmdstat_get" not in stats
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("patient")
 def test_one_of_another_redis_type_is_left_out(
     valkey: Valkey, open_cache: Callable[..., CacheServer]
 ) -> None:
@@ -920,7 +920,7 @@ def test_many_on_a_redis_cluster_are_split_by_slot() -> None:
     assert server.read_many(["one", "two"]) == {"one": {"a": 1}}
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("patient")
 def test_one_that_spoils_the_batch_is_left_out(
     open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -977,7 +977,7 @@ def damage(
             never_expires = struct.pack("I", 0)
             Path(server._backend._get_filename(KEY)).write_bytes(never_expires + data)
     else:
-        request.getfixturevalue("patience")
+        request.getfixturevalue("patient")
         valkey = request.getfixturevalue("valkey")
         server = open_cache(CACHE_TYPE="RedisCache", CACHE_REDIS_URL=valkey.url)
 
@@ -1051,7 +1051,7 @@ def test_damaged_record_is_absent(
     check_damage(damage.server, caplog)
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("patient")
 def test_record_of_another_redis_type_is_absent(
     valkey: Valkey, open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1185,7 +1185,7 @@ def test_lease_in_memory_is_one_for_each_account(open_cache: Callable[..., Cache
     assert not server.lease("one", 15).acquire()
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("patient")
 def test_lease_of_redis_that_is_repaired_is_told_once(
     valkey: Valkey, open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
 ) -> None:

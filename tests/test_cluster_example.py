@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import free_port, require, valkey_binary, wait_until
+from .conftest import PATIENT, free_port, require, valkey_binary, wait_until
 from .processes import NO_CONTROL_SOCKET
 
 pytestmark = pytest.mark.processes
@@ -22,8 +22,17 @@ pytestmark = pytest.mark.processes
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cluster"
 
 
+#: Its workers may take long to start, and for everything, on a busy machine.
+PATIENCE = {
+    "TTL": "7200",
+    "FLASK_WXJSAPI_REFRESH_TIMEOUT": "60",
+    "FLASK_CACHE_OPTIONS": json.dumps(PATIENT),
+    "GUNICORN_CMD_ARGS": " ".join(NO_CONTROL_SOCKET),
+}
+
+
 def read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         return str(response.read().decode())
 
 
@@ -34,7 +43,7 @@ def cluster() -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLE)],
-        env=os.environ | {"PORT": str(port), "GUNICORN_CMD_ARGS": " ".join(NO_CONTROL_SOCKET)},
+        env=os.environ | PATIENCE | {"PORT": str(port)},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -43,7 +52,7 @@ def cluster() -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     (sandbox,) = re.findall(r"(http://\S+)/sandbox/", lines)
     yield process, f"http://127.0.0.1:{port}", sandbox
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
 
 
 def test_four_workers_share_one_ticket(cluster: tuple[subprocess.Popen[str], str, str]) -> None:
@@ -55,11 +64,12 @@ def test_four_workers_share_one_ticket(cluster: tuple[subprocess.Popen[str], str
             pages = [read(url) for _ in range(10)]
         except OSError:
             return set()
-        assert all("wx.config(" in page for page in pages)
-        return {found for page in pages for found in re.findall(r'id="pid">(\d+)<', page)}
+        # A worker that had no ticket within two seconds says so in its page.
+        signed = [page for page in pages if "wx.config(" in page]
+        return {found for page in signed for found in re.findall(r'id="pid">(\d+)<', page)}
 
     seen: set[str] = set()
-    wait_until(lambda: len(seen.update(pids()) or seen) == 4, what="four workers answer")
+    wait_until(lambda: len(seen.update(pids()) or seen) == 4, 120, "four workers answer")
     assert json.loads(read(f"{sandbox}/sandbox/calls")) == {"stable_token": 1, "getticket": 1}
 
 
@@ -75,9 +85,9 @@ def test_it_ends_all_it_started(
 ) -> None:
     """No process stays behind."""
     process, url, _ = cluster
-    wait_until(lambda: _answers(url), what="the cluster answers")
+    wait_until(lambda: _answers(url), 120, "the cluster answers")
     process.send_signal(number)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=120) == 0
     assert not _answers(url)
 
 

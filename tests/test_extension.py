@@ -42,7 +42,7 @@ from flask_wxjsapi.sandbox import sandbox as sandbox_module
 from .cards import LINKS
 from .conftest import free_port, nothing_goes_on, threads_of, wait_until
 
-pytestmark = pytest.mark.usefixtures("patience")
+pytestmark = pytest.mark.usefixtures("patient", "seldom")
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 

@@ -20,7 +20,7 @@ from flask_wxjsapi import WxJsApi
 from flask_wxjsapi.sandbox import Sandbox
 from tests.packages import fetched, interpreter
 
-pytestmark = pytest.mark.usefixtures("patience")
+pytestmark = pytest.mark.usefixtures("patient", "seldom")
 
 PACKAGE = Path(flask_wxjsapi.__file__).parent
 

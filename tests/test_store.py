@@ -887,7 +887,7 @@ def test_server_without_the_method_shares_one_on_this_host(cache: WatchedCache) 
     assert not session_of(store).take_lease()
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("patient")
 def test_server_without_lock_takes_that_of_a_shared_cache(
     valkey: Valkey, tickets: Tickets, open_cache: Callable[..., CacheServer]
 ) -> None:
@@ -954,7 +954,7 @@ def test_lease_on_a_redis_that_is_down_is_one_attempt(
     assert len(attempts) == 1
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("patient")
 def test_redis_that_is_back_is_used_again(
     valkey: Valkey, open_cache: Callable[..., CacheServer], caplog: pytest.LogCaptureFixture
 ) -> None:

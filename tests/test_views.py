@@ -19,7 +19,7 @@ from flask_wxjsapi.sandbox import Sandbox, embedded
 
 from .conftest import nothing_goes_on
 
-pytestmark = pytest.mark.usefixtures("patience")
+pytestmark = pytest.mark.usefixtures("patient", "seldom")
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 OWN = "http://localhost"

@@ -58,6 +58,8 @@ class Loading:
 
     def give_up(self) -> None:
         """It hangs: nobody waits any more, and nobody asks again before it comes back."""
+        if self.done.is_set():
+            return  # what its thread has still to tell is no loader's
         self.error = WxJsApiError("The account_loader hangs.")
         self.done.set()
         self._hung()

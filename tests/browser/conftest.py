@@ -31,7 +31,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 import flask_wxjsapi
 from flask_wxjsapi.sandbox import Sandbox
 
-from ..conftest import free_port, require
+from ..conftest import be_patient, free_port, require
 from .phone_page import CONFIGURE, JWEIXIN_URL, Site
 
 HERE = Path(__file__).parent
@@ -129,12 +129,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(autouse=True)
 def _a_ticket_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine: a page that gives up after 2 s is not signed, or not healed."""
-    for place in (
-        "_js_api.SCRIPT_TIMEOUT",
-        "_views._AGENT_PATIENCE",
-        "_engine.reading._CHECK_WAIT",
-    ):
-        monkeypatch.setattr(f"flask_wxjsapi.{place}", 60.0)
+    be_patient(monkeypatch)
     monkeypatch.setenv("FLASK_WXJSAPI_REFRESH_TIMEOUT", "60")  # of examples
 
 

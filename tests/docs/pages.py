@@ -38,7 +38,7 @@ from werkzeug.datastructures import ImmutableDict
 from flask_wxjsapi import WxJsApi
 from flask_wxjsapi.sandbox import Sandbox
 
-from ..conftest import APP_OF_THE_EXAMPLES, be_patient
+from ..conftest import APP_OF_THE_EXAMPLES, be_patient, refresh_seldom
 from . import inside
 from .languages import LANGUAGES, check_brackets
 from .words import ACCOUNT, Words
@@ -125,6 +125,7 @@ def set_up(namespace: dict[str, Any]) -> None:
     directory = Path(exits.enter_context(tempfile.TemporaryDirectory()))
     monkeypatch = exits.enter_context(pytest.MonkeyPatch.context())
     be_patient(monkeypatch)
+    refresh_seldom(monkeypatch)
     monkeypatch.chdir(directory)
     monkeypatch.setenv("COLUMNS", "200")
     # An app of a page has no background thread, which nobody would close.

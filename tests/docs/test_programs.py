@@ -22,7 +22,7 @@ from ..conftest import require
 from .pages import ROOT, block_with
 from .words import ACCOUNT, served
 
-pytestmark = pytest.mark.usefixtures("patience")
+pytestmark = pytest.mark.usefixtures("patient", "seldom")
 
 CURL = block_with("docs/central.rst", "curl")
 TICKET_MJS = block_with("docs/central.rst", "export function ticket")

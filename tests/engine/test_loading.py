@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from flask_wxjsapi import WxJsApiError
+from flask_wxjsapi._engine.loading import Loading
 from flask_wxjsapi._engine.renewal import under_way
 from flask_wxjsapi._engine.runtime import Engine
 
@@ -81,6 +82,16 @@ def test_who_comes_after_the_time_is_over_does_not_wait(loaders: Loaders, clock:
     assert waits == [0.0]
     clock.advance(5)
     assert loaders.load("one", timeout=60) == "The account_loader hangs."
+
+
+def test_a_loader_that_has_answered_does_not_hang(clock: FakeClock) -> None:
+    """Whatever its thread does then: a log handler may hang, or the machine be busy."""
+    hung: list[str] = []
+    loading = Loading(lambda: None, clock.monotonic() + 10, lambda: None, lambda: hung.append("x"))
+    loading.run()
+    loading.give_up()
+    assert hung == []
+    assert loading.error is None
 
 
 def test_a_loader_that_comes_back_is_asked_again(loaders: Loaders, clock: FakeClock) -> None:

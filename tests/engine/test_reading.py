@@ -24,6 +24,8 @@ from flask_wxjsapi.errors import TicketUnavailable, TransportError, WeChatAPIErr
 from ..conftest import FakeClock, wait_until
 from .cluster import DOWN, PREFIX, Cluster, FakeLease, FakeWeChat, Worker, says
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 @pytest.fixture
 def cluster(clock: FakeClock) -> Cluster:
@@ -1305,6 +1307,11 @@ def release() -> Iterator[threading.Event]:
     event.set()
 
 
+def _wait_for_threads(worker: Worker) -> None:
+    """Until all that was begun is over, down to the last thread of it."""
+    wait_until(lambda: not worker.provider.runtime.threads._jobs, what="its threads end")
+
+
 def _threads(count: int, target: Callable[[], None]) -> list[threading.Thread]:
     threads = [threading.Thread(target=target, daemon=True) for _ in range(count)]
     for thread in threads:
@@ -1324,11 +1331,11 @@ def test_64_readers_share_one_attempt(
     cluster: Cluster, release: threading.Event, fails: bool
 ) -> None:
     """Cold readers of a process wait for one flight and share its outcome, failure included."""
-    worker = _real(cluster)
+    worker = _real(cluster, refresh_timeout=60)
     if fails:
         cluster.upstream.always[ACCESS_TOKEN] = DOWN
     waiting = threading.Barrier(65)
-    cluster.upstream.meanwhile = lambda: (release.wait(30), None)[1]
+    cluster.upstream.meanwhile = lambda: (release.wait(300), None)[1]
     outcomes: list[str] = []
 
     def read() -> None:
@@ -1352,7 +1359,7 @@ def test_a_reader_shares_the_failure_of_the_threads_attempt(
     cluster: Cluster, release: threading.Event
 ) -> None:
     """A reader who comes while the thread asks does not ask again when that fails."""
-    worker = _real(cluster)
+    worker = _real(cluster, refresh_timeout=60)
     cluster.upstream.always[ACCESS_TOKEN] = DOWN
     hangs = _hang_at(cluster, ACCESS_TOKEN, release)
     renewal, joined = _joined(worker, KEEP)
@@ -1372,7 +1379,7 @@ def test_a_reader_shares_the_failure_of_the_threads_attempt(
     reader.join(30)
     assert outcomes == [str(DOWN)]
     assert not joined.is_set()
-    assert renewal.done.is_set()
+    assert renewal.done.wait(30)
 
 
 def _joined(worker: Worker, purpose: Purpose) -> tuple[Renewal, threading.Event]:
@@ -1382,8 +1389,9 @@ def _joined(worker: Worker, purpose: Purpose) -> tuple[Renewal, threading.Event]
     renewal, _ = renew(worker.holding, worker.holding.snapshot(), purpose)
 
     def note(*args: Any) -> Any:
+        found = renew(*args)
         joined.set()
-        return renew(*args)
+        return found
 
     runtime.renew = note  # type: ignore[method-assign]
     return renewal, joined
@@ -1396,6 +1404,7 @@ def test_without_the_thread_nobody_waits_for_a_stale_ticket(
     worker = _real(cluster)
     worker.has_thread = False
     worker.ticket()
+    _wait_for_threads(worker)
     cluster.clock.advance(7001)
     hangs = _hang_at(cluster, JSAPI_TICKET, release)
     assert [worker.ticket() for _ in range(3)] == ["jsapi_ticket-1"] * 3
@@ -1411,7 +1420,7 @@ def test_a_reader_stops_waiting_at_its_own_limit(
 ) -> None:
     """script() gives up long before a renewal that hangs."""
     worker = _real(cluster)
-    cluster.upstream.meanwhile = lambda: (release.wait(30), None)[1]
+    cluster.upstream.meanwhile = lambda: (release.wait(300), None)[1]
     with pytest.raises(TicketUnavailable):
         worker.provider.get(timeout=0)
 
@@ -1420,14 +1429,14 @@ def test_a_reader_who_joined_an_attempt_without_the_lease_starts_a_waiting_one(
     cluster: Cluster, release: threading.Event
 ) -> None:
     """The thread's attempt gave up on the lease; the reader gets the ticket all the same."""
-    worker = _real(cluster)
+    worker = _real(cluster, refresh_timeout=60)
     cluster.lease = (FakeLease(cluster, 15), cluster.clock.now + 15)  # another process has it
     asked = threading.Event()
     give = cluster.cache.lease
 
     def give_later(key: str, life: float) -> FakeLease:
         asked.set()
-        release.wait(30)
+        release.wait(300)
         return give(key, life)
 
     cluster.cache.lease = give_later  # type: ignore[method-assign]
@@ -1458,9 +1467,10 @@ def test_a_stale_ticket_that_ends_while_its_renewal_goes_on(
     """A cold process hands it out at once; who comes after its end waits for the renewal."""
     cluster.worker().ticket()
     cluster.clock.advance(7185)
-    worker = _real(cluster)
+    worker = _real(cluster, refresh_timeout=60)
     hangs = _hang_at(cluster, ACCESS_TOKEN, release)
     assert worker.ticket() == "jsapi_ticket-1"
+    _wait_for_threads(worker)  # the reader went on before its renewal was over
     worker.provider.runtime.renew(worker.holding, worker.holding.snapshot(), KEEP)
     assert hangs.wait(30)
     cluster.clock.advance(5.5)
@@ -1481,7 +1491,7 @@ def _hang_at(cluster: Cluster, kind: str, release: threading.Event) -> threading
 
     def hang() -> None:
         hangs.set()
-        release.wait(30)
+        release.wait(300)
 
     def pass_by() -> None:
         cluster.upstream.meanwhile = hang
@@ -1513,6 +1523,7 @@ def test_a_renewal_that_hangs_is_replaced(
     _give_up_on(worker, cluster)
     wait_until(lambda: worker.state == "fresh", what="another attempt succeeds")
     assert worker.ticket() == "jsapi_ticket-1"
+    wait_until(lambda: "A renewal hangs" in caplog.text, what="it is told aside")
     assert caplog.text.count("A renewal hangs") == 1
 
 
@@ -1526,12 +1537,14 @@ def test_three_threads_are_lost_and_no_more(
     def hang() -> None:
         cluster.upstream.meanwhile = hang
         started.append(1)
-        release.wait(30)
+        release.wait(300)
 
     cluster.upstream.meanwhile = hang
     runtime = worker.provider.runtime
     for _ in range(20):
-        runtime.attend([(worker.holding, worker.holding.snapshot())]).done.wait(30)
+        look = runtime.attend([(worker.holding, worker.holding.snapshot())])
+        # Its thread, too: one that is late to end would count as lost.
+        wait_until(lambda look=look: look not in runtime.threads._jobs, what="the look is over")
         with pytest.raises(TicketUnavailable):
             worker.provider.get(timeout=0)
         if runtime.threads.lost < 3:
@@ -1797,11 +1810,12 @@ def test_without_the_thread_one_look_at_a_time_may_hang(
     worker = _real(cluster)
     worker.has_thread = False
     worker.ticket()
+    _wait_for_threads(worker)
     hanging: list[int] = []
 
     def hang(keys: Any) -> Any:
         hanging.append(1)
-        release.wait(30)
+        release.wait(300)
         return {}
 
     cluster.cache.find_many = hang  # type: ignore[method-assign]
@@ -1818,10 +1832,11 @@ def test_when_a_lost_thread_comes_back_the_schedule_goes_on(
     """Nobody waits for the pause that its hanging brought."""
     worker = _real(cluster)
     worker.ticket()
+    _wait_for_threads(worker)
     find_many = cluster.cache.find_many
 
     def hang(keys: Any) -> Any:
-        release.wait(30)
+        release.wait(300)
         return find_many(keys)
 
     cluster.cache.find_many = hang  # type: ignore[method-assign]

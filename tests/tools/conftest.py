@@ -22,7 +22,7 @@ def _sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(autouse=True)
-def _last_words(patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def _last_words(patient: None, seldom: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command waits for what is told behind it for as long as a busy machine takes."""
     monkeypatch.setattr(cli, "_LAST_WORDS", 60.0)
 
