@@ -14,7 +14,7 @@ from flask import Flask
 from flask_wxjsapi import Credential, TicketServer, WxJsApi
 from tests.conftest import Valkey
 from tests.faults.conftest import Figure
-from tests.faults.test_wechat import Ahead, Process
+from tests.faults.test_wechat import PATIENCE, Ahead, Process
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 
@@ -46,7 +46,7 @@ class Place:
         self, config: dict[str, Any], make_app: MakeApp, database: Database | None
     ) -> None:
         self.clock = Ahead(frozen=True)
-        options = {**config, "WXJSAPI_REFRESH_TIMEOUT": 20}
+        options = {**config, "WXJSAPI_REFRESH_TIMEOUT": PATIENCE}
         self.processes = [Process(*make_app(**options), clock=self.clock) for _ in range(2)]
         self._database = database
 
