@@ -72,6 +72,14 @@ class Ahead:
         self._ahead += seconds
 
 
+def with_clock(clock: Ahead, app: Flask, wxjsapi: WxJsApi) -> Credentials:
+    """Before its first use: the app's engine made again, with another clock."""
+    account = wxjsapi._accounts_of(app).own
+    engine = app.extensions["wxjsapi.engine"] = Engine(app, clock=clock)
+    account.credentials = Credentials(engine, account.credentials.holding)
+    return account.credentials
+
+
 class Process:
     """One process of a service, as far as the engine can tell: app, engine and clock.
 
@@ -84,11 +92,7 @@ class Process:
         self.app = app
         self.wxjsapi = wxjsapi
         self.clock = clock or Ahead(frozen=frozen)
-        # Before its first use: the app's engine made again, with another clock.
-        account = wxjsapi._accounts_of(app).own
-        engine = app.extensions["wxjsapi.engine"] = Engine(app, clock=self.clock)
-        account.credentials = Credentials(engine, account.credentials.holding)
-        self.credentials = account.credentials
+        self.credentials = with_clock(self.clock, app, wxjsapi)
         self.fetches: list[str] = []
         self.longest_call = PATIENCE
         upstream: Any = self.credentials.holding.upstream
