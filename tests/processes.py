@@ -60,7 +60,7 @@ class Gunicorn:
                 self._command, cwd=ROOT, env=self._env, stdout=log, stderr=log
             )
         try:
-            wait_until(self._answers, 30, f"gunicorn answers: {self.log}")
+            wait_until(self._answers, 90, f"gunicorn answers: {self.log}")
         except BaseException:
             self.process.kill()
             self.process.wait()
@@ -84,7 +84,7 @@ class Gunicorn:
             self.process.wait()
             raise
 
-    def get(self, path: str, timeout: float = 30) -> Any:
+    def get(self, path: str, timeout: float = 90) -> Any:
         response = requests.get(self.url + path, timeout=timeout)
         response.raise_for_status()
         return response.json()
@@ -97,7 +97,7 @@ class Gunicorn:
             found.update(answer["pid"] for answer in at_once(4 * count, lambda: self.get("/nap")))
             return len(found) == count
 
-        wait_until(is_complete, 30, "every worker has answered")
+        wait_until(is_complete, 90, "every worker has answered")
         return found
 
     def kill(self, pid: int) -> None:

@@ -81,7 +81,7 @@ def place(request: pytest.FixtureRequest, make_app: MakeApp, tmp_path: Path) -> 
     config = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")}
     if request.param == "Redis":
         valkey: Valkey = request.getfixturevalue("valkey")
-        config = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.url}
+        config = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.patient_url}
     elif request.param == "database":
         database = Database(tmp_path / "tickets.db")
         config["WXJSAPI_TICKET_SERVER"] = database  # type: ignore[assignment]  # a class
