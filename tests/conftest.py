@@ -211,6 +211,8 @@ class Valkey:
     def __init__(self, binary: str, directory: Path) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        #: For tests in which it does not hang: by itself the extension gives up after a second.
+        self.patient_url = f"{self.url}?socket_timeout=30&socket_connect_timeout=30"
         self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
         self._command += ["--save", "", "--appendonly", "no", "--dir", str(directory)]
         self.process: subprocess.Popen[bytes] | None = None

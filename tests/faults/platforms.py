@@ -158,7 +158,7 @@ def get(url: str, path: str, method: str = "GET") -> tuple[int, Any]:
         return response.status, body.decode(errors="replace")
 
 
-def everyone(fleet: Fleet, path: str, status: int, timeout: float = 60) -> dict[int, Any]:
+def everyone(fleet: Fleet, path: str, status: int, timeout: float = 90) -> dict[int, Any]:
     """What the workers answer, each of them at last with this status."""
     found: dict[int, Any] = {}
 

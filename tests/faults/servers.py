@@ -109,7 +109,7 @@ class Fleet(Gunicorn):
                     found[answer["pid"]] = answer
             return set(found) == self.workers
 
-        wait_until(is_complete, 40, f"every worker has answered {path}: {found}")
+        wait_until(is_complete, 90, f"every worker has answered {path}: {found}")
         return found
 
 
@@ -251,7 +251,7 @@ def names():
         """What it has written there; all of it once no process holds the pipe."""
         return "".join(self._errors)
 
-    def hear(self, timeout: float = 40) -> dict[str, Any]:
+    def hear(self, timeout: float = 90) -> dict[str, Any]:
         """The next thing it says."""
         try:
             heard: dict[str, Any] = json.loads(self._lines.get(timeout=timeout))
@@ -265,7 +265,7 @@ def names():
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
-    def end(self, timeout: float = 20) -> int:
+    def end(self, timeout: float = 40) -> int:
         """Wait for its end and for the last of its output; the exit code."""
         code = self.process.wait(timeout)
         for pump in self._pumps:

@@ -36,7 +36,7 @@ def hanging() -> Iterator[Sandbox]:
 
 
 def _is_asked(sandbox: Sandbox, times: int = 1) -> None:
-    wait_until(lambda: sandbox.calls["stable_token"] >= times, what="a renewal waits for WeChat")
+    wait_until(lambda: sandbox.calls["stable_token"] >= times, 90, "a renewal waits for WeChat")
 
 
 # -- servers ---------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from flask_wxjsapi._storage.cache import CACHELIB_SKIPS
 from flask_wxjsapi.sandbox import Sandbox
 from tests.conftest import require
 from tests.faults.conftest import Figure
-from tests.faults.test_wechat import STALE, Ahead, Process, events
+from tests.faults.test_wechat import PATIENCE, STALE, Ahead, Process, events
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 
@@ -335,7 +335,8 @@ def start(make_app: MakeApp, place: Place, clock: Ahead) -> Iterator[Callable[[]
     processes = []
 
     def start() -> Process:
-        processes.append(Process(*make_app(**place.config), clock=clock))
+        config = {"WXJSAPI_REFRESH_TIMEOUT": PATIENCE} | place.config
+        processes.append(Process(*make_app(**config), clock=clock))
         return processes[-1]
 
     yield start

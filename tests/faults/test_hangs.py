@@ -25,10 +25,13 @@ from flask_wxjsapi._engine.reading import _WITHIN
 from flask_wxjsapi.sandbox import Sandbox
 
 from ..conftest import wait_until
+from .test_wechat import STALE, Process
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 #: Far longer than anything here takes, in seconds; what waits for it has been forgotten.
-LONG = 40.0
+LONG = 60.0
+#: For a renewal, where nothing hangs that is waited for; and where it does.
+PATIENCE, SHORT = {"WXJSAPI_REFRESH_TIMEOUT": LONG}, {"WXJSAPI_REFRESH_TIMEOUT": 1.0}
 
 
 class Gate:
@@ -36,11 +39,13 @@ class Gate:
 
     def __init__(self) -> None:
         self.is_reached = threading.Event()
+        self.waiting: list[None] = []  # as many as there are
         self._opened = threading.Event()
 
     def wait(self, *_: object, **__: object) -> None:
+        self.waiting.append(None)
         self.is_reached.set()
-        self._opened.wait(2 * LONG)
+        self._opened.wait(4 * LONG)
 
     def open(self) -> None:
         self._opened.set()
@@ -69,7 +74,7 @@ def start(make_app: MakeApp) -> Iterator[MakeApp]:
 
     def make(**config: Any) -> tuple[Flask, WxJsApi]:
         settings = {"WXJSAPI_BACKGROUND_REFRESH": True, "WXJSAPI_SYNC_INTERVAL": 0.1}
-        made.append(make_app(**settings | {"WXJSAPI_REFRESH_TIMEOUT": 1.0} | config))
+        made.append(make_app(**settings | PATIENCE | config))
         return made[-1]
 
     yield make
@@ -142,7 +147,7 @@ def test_a_log_handler_that_reads_the_token_while_a_renewal_hangs(
 ) -> None:
     """To send the alert by WeChat: nobody deadlocks, and the handler learns that there is none."""
     heard: list[str] = []
-    app, wxjsapi = start(WXJSAPI_ACCESS_TOKEN_PROVIDER=gate.wait)
+    app, wxjsapi = start(WXJSAPI_ACCESS_TOKEN_PROVIDER=gate.wait, **SHORT)
 
     def alert() -> None:
         with app.app_context():
@@ -163,10 +168,7 @@ def test_a_slow_log_handler_delays_no_reader_of_a_ticket(
     start: MakeApp, gate: Gate, listen: Callable[[Handler], None], sandbox: Sandbox
 ) -> None:
     """A failed renewal is told to a handler that does not return: the ticket is handed out."""
-    sandbox.add_account("wx1", "secret", ticket="new", ticket_lifetime=60)
-    app, wxjsapi = start(
-        WXJSAPI_APP_ID="wx1", WXJSAPI_APP_SECRET="secret", WXJSAPI_REFRESH_AHEAD=59.9
-    )
+    app, wxjsapi = start()
     (ticket,) = outcomes(app, lambda: wxjsapi.ticket)
     listen(Handler(logging.WARNING, gate.wait))
     sandbox.fail(-1, times=None)
@@ -277,10 +279,8 @@ class Server(TicketServer):
     def __init__(self, **before: Callable[[], object]) -> None:
         self.before = before
         self.kept: dict[str, Credential] = {}
-        self.finds = 0
 
     def find(self, key: str) -> Credential | None:
-        self.finds += 1
         self.before.get("find", bool)()
         return self.kept.get(key)
 
@@ -312,9 +312,9 @@ def test_a_ticket_server_that_reads_the_token(start: MakeApp, place: str) -> Non
 @pytest.mark.usefixtures("soon")
 def test_a_ticket_server_that_hangs_in_find_keeps_nobody(start: MakeApp, gate: Gate) -> None:
     """Cold, each reader after the first fails at once; with a ticket nobody notices."""
-    app, wxjsapi = start(WXJSAPI_TICKET_SERVER=Server(find=gate.wait))
+    app, wxjsapi = start(WXJSAPI_TICKET_SERVER=Server(find=gate.wait), **SHORT)
     assert outcomes(app, lambda: wxjsapi.ticket) == UNAVAILABLE
-    assert gate.is_reached.is_set()
+    assert gate.is_reached.wait(LONG)
     assert gate.is_closed
 
 
@@ -332,7 +332,7 @@ def test_a_ticket_server_that_hangs_in_save_keeps_nobody(start: MakeApp, gate: G
 def test_a_ticket_server_that_never_returns_costs_three_threads(start: MakeApp, gate: Gate) -> None:
     """However long it lasts and whoever asks: three threads hang in it, and then none is lost."""
     server = Server()
-    app, wxjsapi = start(WXJSAPI_TICKET_SERVER=server, WXJSAPI_REFRESH_TIMEOUT=20)
+    app, wxjsapi = start(WXJSAPI_TICKET_SERVER=server)
     (ticket,) = outcomes(app, lambda: wxjsapi.ticket)
     holding = wxjsapi._accounts_of(app).own.credentials.holding
     holding.times = replace(holding.times, timeout=0.2)
@@ -346,15 +346,18 @@ def test_a_ticket_server_that_never_returns_costs_three_threads(start: MakeApp, 
         # Another may have begun before the third was found to hang.
         return bool(threads.lost >= 3)
 
+    def begun() -> int:
+        return int(threads.lost + len(threads._jobs))
+
     wait_until(are_lost, LONG, "three threads are lost")
-    finds, begun = server.finds, threads.lost + len(threads._jobs)
+    wait_until(lambda: len(gate.waiting) == begun(), LONG, "whoever has begun hangs")
+    hanging = begun()
     for _ in range(20):
         with app.app_context():
             wxjsapi.status()
             with pytest.raises(TicketUnavailable):
                 _ = wxjsapi.card_ticket
-    assert server.finds == finds
-    assert threads.lost + len(threads._jobs) == begun
+    assert len(gate.waiting) == begun() == hanging
     assert outcomes(app, lambda: wxjsapi.ticket) == Counter({ticket: 20})
     assert gate.is_closed
 
@@ -373,16 +376,12 @@ class LateServer(Server):
 
 def test_a_ticket_server_that_cannot_be_made_at_first(start: MakeApp, sandbox: Sandbox) -> None:
     """The thread goes on: once the server can be made the ticket is kept warm in it."""
-    sandbox.add_account("wx1", "secret", ticket="new", ticket_lifetime=1)
     LateServer.refusals = 20
-    app, wxjsapi = start(
-        WXJSAPI_APP_ID="wx1",
-        WXJSAPI_APP_SECRET="secret",
-        WXJSAPI_REFRESH_AHEAD=0.5,
-        WXJSAPI_TICKET_SERVER=LateServer,
-    )
+    app, wxjsapi = start(WXJSAPI_TICKET_SERVER=LateServer)
+    process = Process(app, wxjsapi)
     (ticket,) = outcomes(app, lambda: wxjsapi.ticket)
     assert ticket != "TicketUnavailable"
     wait_until(lambda: LateServer.refusals == 0, LONG, "the server can be made")
     calls = sandbox.calls["getticket"]
+    process.clock.advance(STALE)
     wait_until(lambda: sandbox.calls["getticket"] > calls, LONG, "it is renewed without a reader")

@@ -19,6 +19,7 @@ from flask_wxjsapi.sandbox import Sandbox
 
 from ..conftest import FakeClock, wait_until
 from ..engine.cluster import Cluster, Worker
+from .test_wechat import AHEAD, DUE, PATIENCE, Process
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 
@@ -98,7 +99,7 @@ def test_threads_are_there_again(
     make_app: MakeApp, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that had none serves as soon as it has some."""
-    app, wxjsapi = make_app(WXJSAPI_BACKGROUND_REFRESH=True)
+    app, wxjsapi = make_app(WXJSAPI_BACKGROUND_REFRESH=True, WXJSAPI_REFRESH_TIMEOUT=PATIENCE)
 
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -115,7 +116,7 @@ def test_threads_are_there_again(
         except TicketUnavailable:
             return ""
 
-    assert wait_until(read, 40, "it serves")
+    assert wait_until(read, 60, "it serves")
     wxjsapi.close(app)
 
 
@@ -152,20 +153,20 @@ def test_without_a_directory_for_the_lease_tickets_are_renewed_ahead(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The lease is within the process, which is said once; no reader waits at an expiry."""
-    sandbox.add_account("wx1", "secret", ticket="new", ticket_lifetime=1.5)
-    server = Rows()
     app, wxjsapi = make_app(
-        WXJSAPI_APP_ID="wx1",
-        WXJSAPI_APP_SECRET="secret",
-        WXJSAPI_TICKET_SERVER=server,
+        WXJSAPI_TICKET_SERVER=Rows(),
         WXJSAPI_BACKGROUND_REFRESH=True,
-        WXJSAPI_REFRESH_AHEAD=0.75,
+        WXJSAPI_REFRESH_AHEAD=AHEAD,
+        WXJSAPI_REFRESH_TIMEOUT=PATIENCE,
+        WXJSAPI_SYNC_INTERVAL=0.1,
     )
     close(app, wxjsapi)
-    with app.app_context():
-        assert wxjsapi.ticket
-    wait_until(lambda: sandbox.calls["getticket"] >= 3, 40, "it is renewed, and nobody reads")
-    assert len({one.value for one in server.rows.values()}) == 1
+    process = Process(app, wxjsapi)
+    assert process.ticket()
+    for calls in (2, 3):
+        process.clock.advance(DUE)
+        wait_until(lambda calls=calls: sandbox.calls["getticket"] == calls, 60, "it is renewed")
+        process.settle()
     assert caplog.text.count("has no directory for the lease") == 1
 
 
@@ -180,7 +181,7 @@ def test_a_teardown_that_fails_outside_requests(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """``g.db.close()`` where no ``g.db`` is: no line for a cache, one for a user's own server."""
-    app, wxjsapi = make_app(WXJSAPI_TICKET_SERVER=server)
+    app, wxjsapi = make_app(WXJSAPI_TICKET_SERVER=server, WXJSAPI_REFRESH_TIMEOUT=PATIENCE)
     account = app.extensions["wxjsapi.accounts"]["default"].own
 
     @app.teardown_appcontext

@@ -29,8 +29,8 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
 
 @pytest.fixture
 def config(valkey: Valkey) -> dict[str, str]:
-    redis = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.url}
-    return redis | {"WXJSAPI_SYNC_INTERVAL": "0.5"}
+    redis = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.patient_url}
+    return redis | {"WXJSAPI_SYNC_INTERVAL": "0.5", "WXJSAPI_REFRESH_TIMEOUT": "60"}
 
 
 def refresh(fleet: Fleet, app_id: str) -> tuple[int, dict[str, str]]:

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 
 from flask_wxjsapi import WxJsApi
+from flask_wxjsapi._engine.turns import _MOST_AT_ONCE, _MOST_SLOW
 from flask_wxjsapi.sandbox import Sandbox
 
 from ..conftest import Valkey, wait_until
@@ -20,6 +21,7 @@ from .conftest import Figure
 pytestmark = pytest.mark.processes
 
 COUNT = 50
+LONG = 120  # seconds; nothing here is to be fast
 
 
 class Platform:
@@ -38,6 +40,7 @@ class Platform:
                 f"{prefix}_APP_SECRET": secret,
                 f"{prefix}_API_BASE_URL": sandbox.url,
                 f"{prefix}_SYNC_INTERVAL": 0.1,
+                f"{prefix}_REFRESH_TIMEOUT": 60,
             }
             account.init_app(self.app)
 
@@ -68,7 +71,7 @@ def threads() -> Iterator[Any]:
 
 @pytest.fixture
 def platform(sandbox: Sandbox, valkey: Valkey, threads: Any) -> Iterator[Platform]:
-    platform = Platform(sandbox, CACHE_TYPE="RedisCache", CACHE_REDIS_URL=valkey.url)
+    platform = Platform(sandbox, CACHE_TYPE="RedisCache", CACHE_REDIS_URL=valkey.patient_url)
     yield platform
     platform.close()
 
@@ -80,9 +83,9 @@ def test_accounts_of_a_process_share_thread_and_connections(
     with valkey.client() as client:
         before = {one["id"] for one in client.client_list()}
         platform.visit()
-        wait_until(lambda: sandbox.calls["getticket"] == COUNT, 40, "each has its ticket")
-        wait_until(lambda: len(client.keys("*jsapi_ticket")) == COUNT, 40, "all are stored")
-        wait_until(lambda: not [n for n in threads() if "renewal" in n], 40, "it is idle")
+        wait_until(lambda: sandbox.calls["getticket"] == COUNT, LONG, "each has its ticket")
+        wait_until(lambda: len(client.keys("*jsapi_ticket")) == COUNT, LONG, "all are stored")
+        wait_until(lambda: not [n for n in threads() if "renewal" in n], LONG, "it is idle")
         assert threads().count("wxjsapi") == 1
         connections = [one for one in client.client_list() if one["id"] not in before]
         keys, commands, seconds = _while_idle(client)
@@ -92,7 +95,8 @@ def test_accounts_of_a_process_share_thread_and_connections(
         f"{len(connections)} connections, {keys / seconds:.0f} keys/s in "
         f"{commands / seconds:.1f} commands/s",
     )
-    assert len(connections) <= 10  # as many as renew at once, and not one for each account
+    # As many as renew at once, slow ones included, and not one for each account.
+    assert len(connections) <= _MOST_AT_ONCE + _MOST_SLOW + 1 < COUNT
     assert keys / seconds <= 150
     assert commands / seconds <= 20
     assert len(platform.tickets()) == COUNT
@@ -108,7 +112,7 @@ def _while_idle(client: Any) -> tuple[int, int, float]:
         sent = sum(one["calls"] for name, one in commands.items() if name != "cmdstat_info")
         return stats["keyspace_hits"] + stats["keyspace_misses"], sent
 
-    (keys, commands), started = stand(), time.monotonic()
+    started, (keys, commands) = time.monotonic(), stand()
     time.sleep(2)  # what is counted is what happens when nobody asks
     later_keys, later_commands = stand()
     return later_keys - keys, later_commands - commands, time.monotonic() - started
@@ -121,7 +125,7 @@ def test_accounts_on_files_touch_only_their_own(
     platform = Platform(sandbox, CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
     try:
         platform.visit()
-        wait_until(lambda: sandbox.calls["getticket"] == COUNT, 40, "each has its ticket")
+        wait_until(lambda: sandbox.calls["getticket"] == COUNT, LONG, "each has its ticket")
         assert len(platform.tickets()) == COUNT
         assert threads().count("wxjsapi") == 1
         assert dict(sandbox.calls) == {"stable_token": COUNT, "getticket": COUNT}

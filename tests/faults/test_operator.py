@@ -32,6 +32,7 @@ class Desk:
     server: Server
     sandbox: Sandbox
     login: str = ""
+    patience: float = 30  # seconds for an answer of Redis's; a busy one is not one that hangs
 
     def app(self) -> Flask:
         """Another one for each command: nothing is remembered from one to the next."""
@@ -42,7 +43,9 @@ class Desk:
             WXJSAPI_APP_SECRET=self.sandbox.app_secret,
             WXJSAPI_API_BASE_URL=self.sandbox.url,
             CACHE_TYPE="RedisCache",
-            CACHE_REDIS_URL=f"redis://{self.login}127.0.0.1:{self.server.port}/0",
+            CACHE_REDIS_URL=f"redis://{self.login}127.0.0.1:{self.server.port}/0"
+            f"?socket_timeout={self.patience}&socket_connect_timeout={self.patience}",
+            WXJSAPI_REFRESH_TIMEOUT=30,
         )
         WxJsApi(app)
         return app
@@ -67,6 +70,7 @@ def refused(desk: Desk) -> None:
 
 def frozen(desk: Desk) -> None:
     desk.server.freeze()
+    desk.patience = 1
 
 
 def read_only(desk: Desk) -> None:

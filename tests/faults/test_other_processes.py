@@ -23,6 +23,9 @@ pytestmark = pytest.mark.processes
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 
+#: For a renewal in which nothing hangs: a machine may be busy.
+PATIENT = {"WXJSAPI_REFRESH_TIMEOUT": "60"}
+
 #: Reads when it is told to, and says what it got.
 READER = """
 def answer():
@@ -51,7 +54,7 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 def _seconds_until(script: Script, is_it: Callable[[dict[str, Any]], bool], what: str) -> float:
     started = time.monotonic()
-    wait_until(lambda: is_it(_read(script)), 40, what)
+    wait_until(lambda: is_it(_read(script)), 60, what)
     return time.monotonic() - started
 
 
@@ -89,9 +92,9 @@ def test_without_a_thread_the_ticket_of_another_process_is_seen_in_passing(
     kind: str, request: pytest.FixtureRequest, figure: Figure
 ) -> None:
     """Its old one is fresh for two hours; refresh() elsewhere counts within SYNC_INTERVAL."""
-    config: dict[str, str] = {"WXJSAPI_SYNC_INTERVAL": "0.5"}
+    config: dict[str, str] = {"WXJSAPI_SYNC_INTERVAL": "0.5", **PATIENT}
     if kind == "redis":
-        url = request.getfixturevalue("valkey").url
+        url = request.getfixturevalue("valkey").patient_url
         config |= {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": url}
     else:
         config |= request.getfixturevalue("files")
@@ -126,7 +129,7 @@ def _put_stale_ticket(app: Flask) -> str:
     """As a process that is gone had saved it, nearly two hours ago."""
     now, session = time.time(), _credentials(app).session()
     for kind in (ACCESS_TOKEN, JSAPI_TICKET):
-        session.save(kind, Credential(f"stale-{kind}", now - 7100, now + 100, int(now - 7100)))
+        session.save(kind, Credential(f"stale-{kind}", now - 7010, now + 190, int(now - 7010)))
     return f"stale-{JSAPI_TICKET}"
 
 
@@ -141,7 +144,7 @@ def test_a_cold_process_serves_a_stale_ticket_while_wechat_hangs(
     config = files | {"WXJSAPI_REFRESH_TIMEOUT": "300", "WXJSAPI_BACKGROUND_REFRESH": has_thread}
     with Script(sandbox, READER, **config) as cold:
         assert [_read(cold) for _ in range(5)] == [{"ticket": ticket}] * 5
-        wait_until(lambda: sandbox.calls["stable_token"] == 1, what="it is renewed behind")
+        wait_until(lambda: sandbox.calls["stable_token"] == 1, 60, "it is renewed behind")
         assert _read(cold) == {"ticket": ticket}
 
 
@@ -150,7 +153,7 @@ def test_a_cold_process_serves_a_stale_ticket_while_a_dead_one_has_the_lease(
     has_thread: str, valkey: Valkey, make_app: MakeApp, sandbox: Sandbox
 ) -> None:
     """Killed in mid-renewal it left the lease to its life, and nobody waits for that."""
-    config = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.url}
+    config = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.patient_url}
     app, _ = make_app(**config, WXJSAPI_REFRESH_TIMEOUT=300)
     ticket = _put_stale_ticket(app)
     assert _credentials(app).session().take_lease()
@@ -170,7 +173,7 @@ def test_a_host_that_is_not_whitelisted_keeps_no_other_from_the_ticket(
 ) -> None:
     """40164 is about one host's address: the other asks, and the first takes it from the store."""
     sandbox.fail(40164)
-    config = files | {"WXJSAPI_SYNC_INTERVAL": "0.5"}
+    config = files | PATIENT | {"WXJSAPI_SYNC_INTERVAL": "0.5"}
     with Script(sandbox, READER, **config) as refused:
         assert "40164" in _read(refused)["cause"]
         with Script(sandbox, READER, **config) as neighbour:
@@ -179,7 +182,7 @@ def test_a_host_that_is_not_whitelisted_keeps_no_other_from_the_ticket(
         with Script(sandbox, ON_ANOTHER_HOST + READER, **config) as other:
             answers = [_read(other) for _ in range(5)]
         assert [list(answer) for answer in answers] == [["ticket"]] * 5
-        wait_until(lambda: _read(refused) == answers[0], what="it takes the other's ticket")
+        wait_until(lambda: _read(refused) == answers[0], 60, "it takes the other's ticket")
     assert dict(sandbox.calls) == {"stable_token": 2, "getticket": 1}
 
 

@@ -14,7 +14,7 @@ from flask import Flask
 from flask_wxjsapi import Credential, TicketServer, WxJsApi
 from tests.conftest import Valkey
 from tests.faults.conftest import Figure
-from tests.faults.test_wechat import Ahead, Process
+from tests.faults.test_wechat import PATIENCE, Ahead, Process
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 
@@ -46,7 +46,7 @@ class Place:
         self, config: dict[str, Any], make_app: MakeApp, database: Database | None
     ) -> None:
         self.clock = Ahead(frozen=True)
-        options = {**config, "WXJSAPI_REFRESH_TIMEOUT": 20}
+        options = {**config, "WXJSAPI_REFRESH_TIMEOUT": PATIENCE}
         self.processes = [Process(*make_app(**options), clock=self.clock) for _ in range(2)]
         self._database = database
 
@@ -81,7 +81,7 @@ def place(request: pytest.FixtureRequest, make_app: MakeApp, tmp_path: Path) -> 
     config = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(tmp_path / "cache")}
     if request.param == "Redis":
         valkey: Valkey = request.getfixturevalue("valkey")
-        config = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.url}
+        config = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": valkey.patient_url}
     elif request.param == "database":
         database = Database(tmp_path / "tickets.db")
         config["WXJSAPI_TICKET_SERVER"] = database  # type: ignore[assignment]  # a class

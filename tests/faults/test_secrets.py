@@ -35,7 +35,7 @@ from tests.conftest import Valkey
 from tests.faults import test_files as files
 from tests.faults import test_wechat as wechat
 from tests.faults.conftest import Figure
-from tests.faults.test_wechat import Ahead, Process, Trouble
+from tests.faults.test_wechat import PATIENCE, Ahead, Process, Trouble
 
 MakeApp = Callable[..., tuple[Flask, WxJsApi]]
 
@@ -261,7 +261,7 @@ class Scene:
     def warm(self, **config: Any) -> Process:
         process = self.process(**config)
         holding = process.credentials.holding
-        times, holding.times = holding.times, replace(holding.times, timeout=20)  # a busy machine
+        times, holding.times = holding.times, replace(holding.times, timeout=PATIENCE)
         process.ticket()
         holding.times = times
         process.settle()
@@ -574,9 +574,10 @@ def test_the_capture_misses_nothing(scene: Scene, log: Log, issued: set[str]) ->
     """What it is meant to see is there: the loggers, the debugger, the errors and the values."""
     scene.sandbox.fail("40125")
     cache = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(scene.directory)}
-    process = scene.process(WXJSAPI_REFRESH_TIMEOUT=20, **cache)  # a busy machine
+    process = scene.process(WXJSAPI_REFRESH_TIMEOUT=PATIENCE, **cache)
     process.app.logger.debug("here")
     scene.use(process)
+    process.settle()  # signals are told at the very end
     seen = _seen(scene, log)
     assert {"flask_wxjsapi", "urllib3", "filelock", "tests"} <= log.names
     assert "/cgi-bin/stable_token" in seen["log"]

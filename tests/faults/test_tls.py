@@ -60,6 +60,7 @@ def test_gevent_with_preload_over_tls(wechat: wire.Recorder, certificate: Path) 
     config_file.write_text(PATCHES + trust)
     config = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(directory / "cache")}
     config |= {"WXJSAPI_API_BASE_URL": f"https://{wechat.netloc}"}
+    config |= {"WXJSAPI_REFRESH_TIMEOUT": "60"}
     options = ["--worker-class=gevent", "--preload", f"--config={config_file}"]
     with Fleet(Sandbox(), directory, *options, **config) as fleet:
         answers = fleet.ask_everyone("/ticket")

@@ -20,10 +20,12 @@ from flask import Flask
 
 from flask_wxjsapi import WxJsApi
 from flask_wxjsapi._credential import JSAPI_TICKET
+from flask_wxjsapi._engine.renewal import Renewal
 from flask_wxjsapi._engine.runtime import Look, Runtime
 from flask_wxjsapi.sandbox import Sandbox
 from tests import service
 from tests.conftest import Valkey, free_port, require, valkey_binary, wait_until
+from tests.faults.test_wechat import Ahead, with_clock
 from tests.processes import at_once
 
 
@@ -62,7 +64,7 @@ class Server(Valkey):
         self.stop()
 
     def client(self) -> Any:
-        return redis.Redis(port=self.port, password=self.password, socket_timeout=2)
+        return redis.Redis(port=self.port, password=self.password, socket_timeout=30)
 
     def do(self, *command: Any) -> Any:
         """One command, on a connection of its own."""
@@ -255,6 +257,7 @@ class Service:
         self, sandbox: Sandbox, count: int, *, background: bool = True, **config: Any
     ) -> None:
         self.sandbox = sandbox
+        self.clock = Ahead()
         self.looks: Counter[int] = Counter()
         self.pages = [self._make(background, config) for _ in range(count)]
 
@@ -267,10 +270,11 @@ class Service:
             WXJSAPI_API_BASE_URL=self.sandbox.url,
             WXJSAPI_BACKGROUND_REFRESH=background,
             WXJSAPI_SYNC_INTERVAL=0.1,
+            WXJSAPI_REFRESH_TIMEOUT=30,
         )
         app.config.update(config)
         wxjsapi = WxJsApi(app)
-        self._count_looks(wxjsapi._accounts_of(app).own.credentials.runtime)
+        self._count_looks(with_clock(self.clock, app, wxjsapi).runtime)
         return app, wxjsapi
 
     def _count_looks(self, runtime: Runtime) -> None:
@@ -334,7 +338,20 @@ class Service:
         The look under way may have begun before whatever changed; it does not count.
         """
         before = dict(self.looks)
-        wait_until(lambda: all(self.looks[n] > before[n] + count for n in before), 40, "they look")
+        wait_until(lambda: all(self.looks[n] > before[n] + count for n in before), 60, "they look")
+
+    def settle(self) -> None:
+        """Until no renewal is on its way, nor a look that could bring one."""
+        self.wait_for_looks(1)
+        runtimes = [
+            wxjsapi._accounts_of(app).own.credentials.runtime for app, wxjsapi in self.pages
+        ]
+
+        def is_renewing() -> bool:
+            jobs = [job for runtime in runtimes for job in list(runtime.threads._jobs)]
+            return any(isinstance(job, Renewal) for job in jobs)
+
+        wait_until(lambda: not is_renewing(), 60, "the renewals are over")
 
     @property
     def calls(self) -> dict[str, int]:
@@ -375,9 +392,13 @@ def plant(client: Any, sandbox: Sandbox, *, fresh_for: float, stale_for: float =
 
 
 class Sentinels:
-    """A master, a replica and sentinels that agree alone."""
+    """A master, a replica and sentinels that agree alone.
 
-    def __init__(self, directory: Path, count: int = 1) -> None:
+    :param down_after: milliseconds of silence after which they take the master for dead.
+    """
+
+    def __init__(self, directory: Path, count: int = 1, down_after: int = 500) -> None:
+        self._down_after = down_after
         self.nodes = [Server(directory / name) for name in ("first", "second")]
         self.directory = directory
         self.ports = [free_port() for _ in range(count)]
@@ -416,7 +437,7 @@ class Sentinels:
         file.write_text(
             f"port {port}\nbind 127.0.0.1\ndir {directory}\n"
             f"sentinel monitor {name} 127.0.0.1 {self.nodes[0].port} 1\n"
-            f"sentinel down-after-milliseconds {name} 500\n"
+            f"sentinel down-after-milliseconds {name} {self._down_after}\n"
             f"sentinel failover-timeout {name} 3000\n"
         )
         sentinel._command = [sentinel._command[0], str(file), "--sentinel"]
@@ -444,19 +465,22 @@ class Sentinels:
 
 
 class Cluster:
-    """Three masters that share the slots."""
+    """Three masters that share the slots.
+
+    :param node_timeout: milliseconds of silence after which they take one for dead.
+    """
 
     SLOTS = 16384
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, node_timeout: int = 1000) -> None:
+        self._node_timeout = node_timeout
         self.nodes = [self._node(directory / f"node-{number}") for number in range(3)]
 
-    @staticmethod
-    def _node(directory: Path) -> Server:
+    def _node(self, directory: Path) -> Server:
         node = Server(directory)
         # The bus port of its own choice, port + 10000, may be beyond 65535.
         node._command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
-        node._command += ["--cluster-node-timeout", "1000"]
+        node._command += ["--cluster-node-timeout", str(self._node_timeout)]
         return node
 
     @classmethod
@@ -494,7 +518,7 @@ class Cluster:
                 and info["cluster_known_nodes"] == str(len(self.nodes))
             )
 
-        wait_until(lambda: all(map(is_whole, self.nodes)), 30, "the cluster is whole")
+        wait_until(lambda: all(map(is_whole, self.nodes)), 60, "the cluster is whole")
 
     def __exit__(self, *_: object) -> None:
         for node in self.nodes:
