@@ -13,7 +13,7 @@ from flask import Flask
 
 from flask_wxjsapi._storage.cache import CacheSettings
 from flask_wxjsapi.sandbox import Sandbox
-from tests.conftest import free_port, wait_until
+from tests.conftest import PATIENT, free_port, wait_until
 from tests.processes import Gunicorn, at_once
 
 from .conftest import Figure
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.processes
 BOTH = {"access_token", "jsapi_ticket"}
 #: Where nothing dies: a server that waits for its turn is not taken for dead, by us or by others.
 LONG = 30_000  # milliseconds
-PATIENT = {"CACHE_OPTIONS": {"socket_timeout": 30, "socket_connect_timeout": 30}}
+_PATIENT = {"CACHE_OPTIONS": PATIENT}
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_cold_processes_behind_sentinels_cost_one_call(
 
     A replica may not have yet what was written a moment ago.
     """
-    options = PATIENT["CACHE_OPTIONS"] | {"sentinel_socket_timeout": 30}
+    options = PATIENT | {"sentinel_socket_timeout": 30}
     with (
         Sentinels(tmp_path / "sentinels", down_after=LONG) as sentinels,
         Service(sandbox, 4, **sentinel_config(sentinels), CACHE_OPTIONS=options) as service,
@@ -231,7 +231,7 @@ def test_cold_processes_on_a_cluster_cost_one_call(
     cluster: Cluster, sandbox: Sandbox, log: Log, figure: Figure
 ) -> None:
     """4 processes x 4 readers, cold: one token, one ticket."""
-    with Service(sandbox, 4, **cluster_config(cluster), **PATIENT) as service:
+    with Service(sandbox, 4, **cluster_config(cluster), **_PATIENT) as service:
         answers = service.rush(4)
         assert not [answer for answer in answers if not isinstance(answer, str)]
         assert len(set(answers)) == 1
@@ -243,7 +243,7 @@ def test_cold_processes_on_a_cluster_cost_one_call(
 
 def test_all_keys_of_an_account_are_on_one_node(cluster: Cluster, sandbox: Sandbox) -> None:
     """Records and back-off alike: a failure leaves its note beside the token."""
-    with Service(sandbox, 1, background=False, **cluster_config(cluster), **PATIENT) as service:
+    with Service(sandbox, 1, background=False, **cluster_config(cluster), **_PATIENT) as service:
         sandbox.fail("45009", path="getticket")
         service.rush(1)
         owner = cluster.owner(key(sandbox, "lease"))
@@ -259,7 +259,7 @@ def test_a_cluster_is_not_connected_to_by_init_app(cluster: Cluster, sandbox: Sa
             "CACHE_TYPE": "RedisClusterCache",
             "CACHE_REDIS_CLUSTER": f"127.0.0.1:{wire.port}",
         }
-        with Service(sandbox, 1, background=False, **config, **PATIENT) as service:
+        with Service(sandbox, 1, background=False, **config, **_PATIENT) as service:
             assert wire.connections == 0
             service.read_all()
             assert wire.connections > 0
@@ -372,7 +372,7 @@ def test_a_cluster_failover_costs_no_call_and_no_read(
 def test_a_look_at_many_accounts_is_split_by_slot(cluster: Cluster) -> None:
     """Each node has some of them, and they are found all the same."""
     app = Flask("tests")
-    app.config.update(cluster_config(cluster) | PATIENT)
+    app.config.update(cluster_config(cluster) | _PATIENT)
     cache = CacheSettings(app.config, {}).open(app)
     try:
         names = [f"~wxjsapi:{{host/wx{number}}}:jsapi_ticket" for number in range(30)]
