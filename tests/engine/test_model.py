@@ -353,12 +353,15 @@ class Engine(RuleBasedStateMachine):
         calls = of.upstream.calls[JSAPI_TICKET]
         was_due = self._held(worker, account) is None
         self.workers[worker][account].provider.verify(Complaint("/"))
-        if of.upstream.calls[JSAPI_TICKET] > calls and not was_due:
+        if of.upstream.calls[JSAPI_TICKET] == calls or was_due:
+            return
+        of.is_excused = True
+        # Hosts whose clocks are an hour apart do not heed each other's times.
+        if len({host.offset for host in self.hosts}) == 1:
             now, verified = self.clock.now, of.verified
             assert all(now - at >= 598 for at in verified), "pages made WeChat be asked twice"
             assert sum(now - at < 86400 for at in verified) < 24, "pages cost too many calls"
             of.verified.append(now)
-            of.is_excused = True
 
     @rule(worker=workers)
     def restart(self, worker: int) -> None:
