@@ -271,7 +271,10 @@ class Engine(RuleBasedStateMachine):
             assert not of.is_untouched or lost >= 3, "another account's failure is this one's"
         else:
             left = of.upstream.dies_at[credential.value] - self.clock.now
-            assert left >= -60, "a ticket was dead for longer than a minute"
+            # Whose clock was set past its end, a ticket that WeChat names again has a new life: only
+            # a page's complaint can tell that it has none.
+            if self.world != "dying" or not self._is_any_clock_set():
+                assert left >= -60, "a ticket was dead for longer than a minute"
             if self.world == "new" and not self._is_any_clock_set():
                 assert left >= 9, "a ticket was handed out in its last seconds"
         waited = self.clock.monotonic() - started
