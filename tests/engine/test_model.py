@@ -263,6 +263,7 @@ class Engine(RuleBasedStateMachine):
     def _read(self, worker: int, account: int) -> None:
         of = self.accounts[account]
         started, before = self.clock.monotonic(), sum(of.upstream.calls.values())
+        asked_at = self.clock.now
         held, lost = self._held(worker, account), self._runtime(worker).threads.lost
         try:
             credential = self.workers[worker][account].provider.get()
@@ -270,9 +271,11 @@ class Engine(RuleBasedStateMachine):
             assert held is None, "a process that has a ticket did not hand it out"
             assert not of.is_untouched or lost >= 3, "another account's failure is this one's"
         else:
-            left = of.upstream.dies_at[credential.value] - self.clock.now
-            # Whose clock was set past its end, a ticket that WeChat names again has a new life: only
-            # a page's complaint can tell that it has none.
+            # What is renewed behind a reader runs within it here, and may take its time.
+            handed_out_at = self.clock.now if held is None else asked_at
+            left = of.upstream.dies_at[credential.value] - handed_out_at
+            # Where a clock was set past its end, a ticket that WeChat names again has a new life:
+            # only a page's complaint can tell that it has none.
             if self.world != "dying" or not self._is_any_clock_set():
                 assert left >= -60, "a ticket was dead for longer than a minute"
             if self.world == "new" and not self._is_any_clock_set():
@@ -285,6 +288,9 @@ class Engine(RuleBasedStateMachine):
         if held is not None and self.has_thread:
             assert sum(of.upstream.calls.values()) == before, "a reader of a valid ticket asked"
             assert waited == 0, "a reader of a valid ticket waited"
+
+    def _do_clocks_agree(self) -> bool:
+        return len({host.offset for host in self.hosts}) == 1
 
     def _is_any_clock_set(self) -> bool:
         return any(host.offset for host in self.hosts)
@@ -359,8 +365,7 @@ class Engine(RuleBasedStateMachine):
         if of.upstream.calls[JSAPI_TICKET] == calls or was_due:
             return
         of.is_excused = True
-        # Hosts whose clocks are an hour apart do not heed each other's times.
-        if len({host.offset for host in self.hosts}) == 1:
+        if self._do_clocks_agree():  # else hosts do not heed each other's times
             now, verified = self.clock.now, of.verified
             assert all(now - at >= 598 for at in verified), "pages made WeChat be asked twice"
             assert sum(now - at < 86400 for at in verified) < 24, "pages cost too many calls"
@@ -517,6 +522,7 @@ class Engine(RuleBasedStateMachine):
             account.trouble()
             account.verified.clear()
             account.upstream.forget()
+            account.upstream.refused.clear()
         for worker in range(WORKERS):
             for account_number in range(ACCOUNTS):
                 self.workers[worker][account_number].sync()
@@ -555,6 +561,8 @@ class Engine(RuleBasedStateMachine):
     @invariant()
     def no_refused_token_is_used_again(self) -> None:
         for account in self.accounts:
+            if not self._do_clocks_agree():  # what has ended for one host lives for another
+                account.upstream.used_again.clear()
             assert not account.upstream.used_again or self.bring_back is not None
 
     @invariant()
