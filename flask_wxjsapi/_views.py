@@ -26,6 +26,7 @@ from ._page.client import client_module, client_script, client_types
 from ._page.config import AgentConfig, whole_url
 from ._page.url import ForeignPage, check_page, is_origin_of, without_default_port
 from ._settings import Settings
+from ._telling import Told
 from ._upstream.central import fingerprint
 from .errors import TicketUnavailable, UnknownAccount
 
@@ -79,22 +80,22 @@ def guard_signed_responses(app: Flask) -> None:
     """Have browsers store no response that holds a signature, unless its view says otherwise: one
     that the back button brings back hours later is invalid.
     """
-    told: set[str | None] = set()
+    told = Told()
 
     @app.after_request
     def guard(response: Response) -> Response:
         if g.pop(SIGNED, False):
             if "Cache-Control" not in response.headers:
                 response.cache_control.no_store = True
-            if request.endpoint not in told and _is_cached(request.endpoint):
-                told.add(request.endpoint)
-                logger.warning(_CACHED, request.endpoint, extra=_ABOUT_CACHED)
+            endpoint = request.endpoint or ""
+            if _is_cached(endpoint) and told.is_first(endpoint):
+                logger.warning(_CACHED, endpoint, extra=_ABOUT_CACHED)
         return response
 
 
-def _is_cached(endpoint: str | None) -> bool:
+def _is_cached(endpoint: str) -> bool:
     """Whether Flask-Caching's ``@cache.cached()`` is around a view."""
-    view = current_app.view_functions.get(endpoint or "")
+    view = current_app.view_functions.get(endpoint)
     return hasattr(view, "uncached") and hasattr(view, "make_cache_key")
 
 
